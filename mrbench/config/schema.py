@@ -1,0 +1,258 @@
+"""The typed configuration of a run. Every axis of ablation is one plain value here.
+
+`RunConfig` has a scientific part (everything but `runtime`), which makes the run's identity, and `runtime`,
+which says where and how it is carried out and does not. Allowed values stand beside the field (`choices`, `low`)
+and are enforced by `mrbench.config.validate`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+NORMS = ("none", "frozen_bn", "bn", "sync_bn", "gn")
+
+
+def choice(default: str, *choices: str) -> Any:
+    """A string field that admits only `choices`."""
+    return field(default=default, metadata={"choices": choices})
+
+
+def number(default: float | int | None, low: float | None = None, high: float | None = None) -> Any:
+    """A numeric field with inclusive bounds."""
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+def values(*default: float) -> Any:
+    """A list field with a default."""
+    return field(default_factory=lambda: list(default))
+
+
+@dataclass
+class BackboneConfig:
+    """ResNet body (He et al. 2016), built from torchvision's blocks."""
+
+    depth: int = field(default=50, metadata={"choices": (10, 18, 34, 50, 101)})
+    width: int = number(64, 8)  # channels of the stem; a bottleneck stage puts out 4x, 8x, 16x, 32x this
+    stem: str = choice("7x7", "7x7", "3x3")  # 7x7/2 and max-pool, or two 3x3/2 convolutions
+    norm: str = choice("frozen_bn", *NORMS)
+    freeze_at: int = number(2, 0, 5)  # stages kept at their initial weights: 1 stem, 2 stem and res2 (Detectron2)
+    stride_in_1x1: bool = False  # True: MSRA's and Detectron's weights; False: torchvision's
+    weights: str | None = None  # "imagenet" (torchvision's, downloaded by torch hub), a file, or null for random
+
+
+@dataclass
+class NeckConfig:
+    """Feature pyramid network (Lin et al. 2017)."""
+
+    channels: int = number(256, 8)
+    norm: str = choice("none", *NORMS)
+    last_level: str = choice("pool", "pool", "none")  # pool: P6 by subsampling P5, seen by the RPN only
+
+
+@dataclass
+class RPNConfig:
+    """Region proposal network (Ren et al. 2015), shared over the levels of the pyramid."""
+
+    convs: int = number(1, 1)  # 3x3 convolutions before the two predictors
+    anchor_sizes: list[float] = values(32, 64, 128, 256, 512)  # one a level, pixels
+    anchor_ratios: list[float] = values(0.5, 1.0, 2.0)  # height over width
+    foreground_iou: float = number(0.7, 0, 1)
+    background_iou: float = number(0.3, 0, 1)
+    samples: int = number(256, 1)  # anchors an image that the loss sees
+    positive_fraction: float = number(0.5, 0, 1)
+    pre_nms_train: int = number(2000, 1)  # a level
+    pre_nms_test: int = number(1000, 1)
+    post_nms_train: int = number(1000, 1)  # over all levels
+    post_nms_test: int = number(1000, 1)
+    nms_threshold: float = number(0.7, 0, 1)
+    smooth_l1_beta: float = number(0.0, 0)  # 0: L1 (Detectron2); the paper's code 1/9
+
+
+@dataclass
+class PoolerConfig:
+    """From a region of interest to a feature map of fixed size."""
+
+    kind: str = choice("roi_align", "roi_align", "roi_pool")
+    method: str = choice("torchvision", "torchvision", "separable")  # how RoIAlign is computed; same result to 2e-5
+    sampling_ratio: int = number(0, 0)  # points a bin and axis; 0: as many as the bin has pixels (torchvision only)
+    aligned: bool = True  # half-pixel correction (Detectron2's ROIAlignV2)
+    canonical_size: float = number(224.0, 1)  # a region of this size (pixels) goes to `canonical_level`
+    canonical_level: int = number(4, 2, 5)
+    box_size: int = number(7, 1)
+    mask_size: int = number(14, 1)
+
+
+@dataclass
+class RoIConfig:
+    """Which proposals the heads are trained on, and how boxes are coded."""
+
+    samples: int = number(512, 1)  # an image
+    positive_fraction: float = number(0.25, 0, 1)
+    foreground_iou: float = number(0.5, 0, 1)
+    box_weights: list[float] = values(10.0, 10.0, 5.0, 5.0)
+    smooth_l1_beta: float = number(0.0, 0)
+
+
+@dataclass
+class BoxHeadConfig:
+    convs: int = number(0, 0)
+    conv_channels: int = number(256, 1)
+    fcs: int = number(2, 0)
+    fc_channels: int = number(1024, 1)
+    norm: str = choice("none", *NORMS)
+    class_agnostic: bool = False  # one box regression for all classes
+
+
+@dataclass
+class MaskHeadConfig:
+    enabled: bool = True  # False: Faster R-CNN
+    convs: int = number(4, 0)
+    channels: int = number(256, 1)
+    norm: str = choice("none", *NORMS)
+    class_agnostic: bool = False
+
+
+@dataclass
+class InferenceConfig:
+    score_threshold: float = number(0.05, 0, 1)
+    nms_threshold: float = number(0.5, 0, 1)
+    detections_per_image: int = number(100, 1)
+    mask_threshold: float = number(0.5, 0, 1)
+
+
+@dataclass
+class ModelConfig:
+    name: str = "mask_rcnn"
+    norm: str = choice("frozen_bn", *NORMS)  # the parts below refer to it as ${model.norm} where they follow it
+    group_size: int | None = number(None, 1)  # gn: channels a group; null: 32 groups (Wu & He 2018)
+    pixel_mean: list[float] = values(123.675, 116.28, 103.53)  # RGB, 0..255
+    pixel_std: list[float] = values(58.395, 57.12, 57.375)
+    weights: str | None = None  # a checkpoint of mrbench to start from
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    neck: NeckConfig = field(default_factory=NeckConfig)
+    rpn: RPNConfig = field(default_factory=RPNConfig)
+    pooler: PoolerConfig = field(default_factory=PoolerConfig)
+    roi: RoIConfig = field(default_factory=RoIConfig)
+    box_head: BoxHeadConfig = field(default_factory=BoxHeadConfig)
+    mask_head: MaskHeadConfig = field(default_factory=MaskHeadConfig)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+
+
+@dataclass
+class ShapesConfig:
+    """The embedded data set of `data=shapes`; see `mrbench.data.shapes`."""
+
+    seed: int = number(0, 0)
+    image_size: int = number(128, 32)
+    classes: int = number(4, 1, 6)
+    train_images: int = number(1500, 1)
+    val_images: int = number(200, 1)
+    instances: list[int] = values(1, 6)
+    diameters: list[float] = values(9.0, 80.0)  # pixels, drawn log-uniformly
+    cue: float = number(0.9, 0, 1)  # how often the colour tells the class: the difficulty knob
+    clutter: int = number(6, 0)  # strokes and arcs in the background
+    noise: float = number(8.0, 0)  # standard deviation of a pixel, 0..255
+    contrast: float = number(70.0, 0)  # least colour distance from what lies beneath
+    crowd: float = number(0.05, 0, 1)  # share of images with a crowd region
+
+
+@dataclass
+class SplitConfig:
+    """One split. Null means: look where COCO, and folders like it, keep it (`mrbench.data.layout`)."""
+
+    annotations: str | None = None  # JSON, relative to data.root
+    images: str | None = None  # folder, relative to data.root
+
+
+@dataclass
+class DataConfig:
+    kind: str = choice("shapes", "shapes", "coco_folder")
+    name: str | None = None  # null: the folder's own name, with a fingerprint of its annotations in the run's identity
+    root: str | None = None
+    train: SplitConfig = field(default_factory=SplitConfig)
+    val: SplitConfig = field(default_factory=SplitConfig)
+    shapes: ShapesConfig = field(default_factory=ShapesConfig)
+    on_error: str = choice("raise", "raise", "skip")  # annotations that are broken
+    keep_empty: bool = False  # train on images without annotations
+
+
+@dataclass
+class AugmentationConfig:
+    """What happens to a picture before the network sees it. Sizes in pixels."""
+
+    resize: str = choice("short_edge", "none", "short_edge", "jitter")
+    short_edge: list[int] = values(800)  # one is drawn for each training image; the first is used for testing
+    max_size: int = number(1333, 1)
+    jitter: list[float] = values(0.1, 2.0)  # resize=jitter: range of the scale (Ghiasi et al. 2021)
+    jitter_size: int = number(1024, 32)  # resize=jitter: side of the square that is cropped or padded to
+    flip: float = number(0.5, 0, 1)
+
+
+@dataclass
+class ScheduleConfig:
+    images_per_batch: int = number(16, 1)  # over all devices
+    iterations: int = number(90000, 0)
+    decay: str = choice("steps", "steps", "cosine")
+    milestones: list[int] = values(60000, 80000)
+    gamma: float = number(0.1, 0, 1)
+    warmup_iterations: int = number(1000, 0)
+    warmup_factor: float = number(0.001, 0, 1)
+
+
+@dataclass
+class OptimizerConfig:
+    kind: str = choice("sgd", "sgd", "adamw")
+    lr: float = number(0.02, 0)
+    momentum: float = number(0.9, 0, 1)
+    betas: list[float] = values(0.9, 0.999)
+    weight_decay: float = number(1e-4, 0)
+    weight_decay_norm: float = number(0.0, 0)  # scales and shifts of normalisation layers
+    weight_decay_bias: float | None = number(None, 0)  # null: as weight_decay
+    clip_norm: float | None = number(None, 0)  # largest L2 norm of the whole gradient
+
+
+@dataclass
+class PrecisionConfig:
+    kind: str = choice("fp32", "fp32", "tf32", "fp16", "bf16")
+    initial_scale: float = number(65536.0, 1)  # fp16: loss scale to begin with
+
+
+@dataclass
+class EvaluationConfig:
+    period: int = number(0, 0)  # iterations between evaluations; 0: only at the end
+    areas: list[float] = values(1024.0, 9216.0)  # small | medium | large, square pixels (COCO: 32^2, 96^2)
+    max_detections: int = number(100, 1)
+
+
+@dataclass
+class RuntimeConfig:
+    """Where and how: changes nothing in the result but rounding."""
+
+    device: str = choice("auto", "auto", "cpu", "cuda")
+    devices: int = number(1, 1)  # processes on this machine
+    threads: int | None = number(None, 1)  # CPU threads a process; null: the cores divided by the processes
+    accumulate: int = number(1, 1)  # parts into which a process cuts its share of the batch
+    num_workers: int = number(2, 0)
+    evaluation_batch: int = number(8, 1)  # images a process evaluates at once
+    checkpoint_period: int = number(1000, 1)  # iterations
+    keep_checkpoints: int = number(2, 1)
+    log_period: int = number(20, 1)
+
+
+@dataclass
+class LauncherConfig:
+    kind: str = choice("local", "local")
+    parallel: int | None = number(None, 1)  # runs at once; null: one a GPU, or one a core without a GPU
+
+
+@dataclass
+class RunConfig:
+    seed: int = number(0, 0)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    precision: PrecisionConfig = field(default_factory=PrecisionConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    launcher: LauncherConfig = field(default_factory=LauncherConfig)
