@@ -1,0 +1,143 @@
+"""From overrides in Hydra's grammar to a validated `RunConfig`."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mrbench.config.paths import conf_dir
+from mrbench.config.schema import RunConfig
+from mrbench.config.suggest import did_you_mean
+from mrbench.config.validate import validate
+from mrbench.errors import UserError
+
+
+def groups(config_dir: Path | None = None) -> dict[str, list[str]]:
+    """Hydra groups and their choices, from conf/ and a user's own folder."""
+    found: dict[str, list[str]] = {}
+    for top in (conf_dir(), config_dir):
+        if top is None:
+            continue
+        for folder in sorted(p for p in top.iterdir() if p.is_dir()):
+            names = (p.relative_to(folder).with_suffix("").as_posix() for p in sorted(folder.rglob("*.yaml")))
+            found[folder.name] = list(dict.fromkeys([*found.get(folder.name, []), *names]))
+    return found
+
+
+def keys(node: Any = RunConfig, prefix: str = "") -> list[str]:
+    """All keys of the configuration, dotted."""
+    instance = node() if isinstance(node, type) else node
+    found: list[str] = []
+    for f in fields(instance):
+        value = getattr(instance, f.name)
+        found.append(f"{prefix}{f.name}")
+        if is_dataclass(value):
+            found += keys(value, f"{prefix}{f.name}.")
+    return found
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Overrides in Hydra's grammar; raises UserError naming the one that cannot be read."""
+    parser = OverridesParser.create()
+    parsed = []
+    for text in overrides:
+        try:
+            parsed.append(parser.parse_override(text))
+        except HydraException as error:
+            raise UserError(
+                f"Cannot read the override '{text}'",
+                "Write key=value, as optimizer.lr=0.01 or model=mask_rcnn_r50_fpn.",
+            ) from error
+    return parsed
+
+
+def check_names(overrides: Sequence[Override], config_dir: Path | None = None) -> None:
+    """Raises UserError with the nearest right names for an unknown key, group or choice."""
+    known_groups, known_keys = groups(config_dir), keys()
+    for override in overrides:
+        key = override.key_or_group
+        text = override.input_line or key
+        if override.is_sweep_override():
+            raise UserError(f"'{text}' asks for several runs", f"Use: mrbench sweep {text}")
+        if override.is_add() or override.is_force_add() or override.is_delete():
+            raise UserError(f"'{text}' adds or removes a key", "The configuration's keys are fixed: write key=value.")
+        value = override.value()
+        if key in known_groups and not isinstance(value, dict):
+            choices = known_groups[key]
+            for name in value if isinstance(value, list) else [value]:
+                if name is not None and str(name) not in choices:
+                    raise UserError(
+                        f"{key}={name}: there is no {key} of that name",
+                        did_you_mean(str(name), choices, f"There are: {', '.join(choices)}."),
+                    )
+        elif key not in known_keys and key not in known_groups:
+            raise UserError(
+                f"Unknown key '{key}' in '{text}'",
+                did_you_mean(key, [*known_keys, *known_groups], "mrbench train --cfg prints all keys."),
+            )
+
+
+def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> RunConfig:
+    """The configuration that `overrides` ask for, on top of conf/config.yaml.
+
+    `config_dir` is a folder with groups of the user's own, which add to those of conf/ (and win over them).
+    Raises UserError for an unknown key or choice, a value of the wrong type, or one out of range.
+    """
+    if config_dir is not None:
+        config_dir = config_dir.resolve()
+        if not config_dir.is_dir():
+            raise UserError(f"--config-dir is not a folder: {config_dir}")
+    check_names(parse(overrides), config_dir)
+    ConfigStore.instance().store(name="schema", node=RunConfig)
+    search = [f"hydra.searchpath=[file://{conf_dir()}]"] if config_dir else []
+    top = config_dir if config_dir and (config_dir / "config.yaml").is_file() else conf_dir()
+    if config_dir and top != config_dir:
+        search = [f"hydra.searchpath=[file://{config_dir}]"]
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(top), version_base="1.3"):
+            node = hydra_compose("config", overrides=[*overrides, *search])
+        config = cast(RunConfig, OmegaConf.to_object(node))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_first_lines(error, overrides), "mrbench train --cfg prints what the keys hold.") from error
+    finally:
+        with suppress(Exception):
+            GlobalHydra.instance().clear()
+    validate(config)
+    return config
+
+
+def _first_lines(error: Exception, overrides: Sequence[str]) -> str:
+    """Hydra's and OmegaConf's message without the internals they add below it."""
+    message = str(error.__cause__ or error).strip().splitlines()[0]
+    key = getattr(error.__cause__ or error, "full_key", None)
+    given = next((o for o in overrides if key and o.split("=")[0] == key), None)
+    return f"{given or key}: {message}" if key else message
+
+
+def to_yaml(config: RunConfig) -> str:
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def load(path: Path) -> RunConfig:
+    """A run's config.yaml. Raises UserError when it is missing or does not fit the schema."""
+    try:
+        node = OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.load(path))
+        config = cast(RunConfig, OmegaConf.to_object(node))
+    except FileNotFoundError as error:
+        raise UserError(f"There is no {path}") from error
+    except (OmegaConfBaseException, ValueError) as error:
+        raise UserError(f"{path} is not a configuration of this version: {str(error).splitlines()[0]}") from error
+    validate(config)
+    return config

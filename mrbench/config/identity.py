@@ -1,0 +1,61 @@
+"""The identity of a run: what changes the science, as canonical JSON, and its hash.
+
+The data's folder is a matter of the machine, not of the science, so `data.root` is left out. Where the data set
+has no name of its own (`data.name: null`), the content of its annotation files stands in for it.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mrbench.config.fingerprint import annotations_fingerprint
+from mrbench.config.schema import RunConfig
+
+NOT_SCIENCE = ("runtime", "launcher")
+
+
+def data_name(config: RunConfig) -> str:
+    """What the data set is called: its own name, or that of its folder."""
+    data = config.data
+    if data.name:
+        return data.name
+    return Path(data.root).expanduser().resolve().name if data.root else data.kind
+
+
+def science(config: RunConfig) -> dict[str, Any]:
+    """The part of the configuration that makes the run's identity.
+
+    Raises UserError where an unnamed data set's annotations cannot be read.
+    """
+    part = {k: v for k, v in asdict(config).items() if k not in NOT_SCIENCE}
+    data = part["data"]
+    del data["root"], data["on_error"]
+    if data["kind"] != "shapes":
+        del data["shapes"]
+        if data["name"] is None:
+            data["name"] = data_name(config)
+            data["fingerprint"] = annotations_fingerprint(config.data)
+    return part
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces; whole numbers lose their `.0`, so that 1 and 1.0 are the same run."""
+
+    def plain(v: Any) -> Any:
+        if isinstance(v, dict):
+            return {k: plain(x) for k, x in v.items()}
+        if isinstance(v, list | tuple):
+            return [plain(x) for x in v]
+        return int(v) if isinstance(v, float) and v.is_integer() else v
+
+    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def run_id(config: RunConfig) -> str:
+    """`<model>-<data>-<first 10 hex digits of SHA-256 of the canonical JSON>`."""
+    digest = hashlib.sha256(canonical_json(science(config)).encode()).hexdigest()
+    name = f"{config.model.name}-{data_name(config)}"
+    safe = "".join(c if c.isalnum() or c in "_-." else "_" for c in name)
+    return f"{safe}-{digest[:10]}"

@@ -1,0 +1,30 @@
+"""The names that a mistyped one probably meant."""
+
+from collections.abc import Iterable
+from difflib import SequenceMatcher, get_close_matches
+
+
+def nearest(word: str, choices: Iterable[str], most: int = 3) -> list[str]:
+    """The choices most like `word`, best first; for dotted names the last part counts as well.
+
+    `optimizer.weigth_decay` finds `optimizer.weight_decay`, and so does a bare `weight_decay`.
+    """
+    choices = list(dict.fromkeys(choices))
+    found = get_close_matches(word, choices, n=most, cutoff=0.6)
+    tail = word.rsplit(".", 1)[-1]
+    by_tail = sorted(
+        ((SequenceMatcher(None, tail, c.rsplit(".", 1)[-1]).ratio(), c) for c in choices), key=lambda p: -p[0]
+    )
+    found += [c for ratio, c in by_tail if ratio >= 0.75 and c not in found]
+    return found[:most]
+
+
+def did_you_mean(word: str, choices: Iterable[str], otherwise: str = "") -> str:
+    """A hint in words: the nearest names, or all of them where none is near and they are few."""
+    choices = list(dict.fromkeys(choices))
+    near = nearest(word, choices)
+    if near:
+        return f"Did you mean {' or '.join(near)}?"
+    if choices and len(choices) <= 12:
+        return f"There are: {', '.join(choices)}."
+    return otherwise

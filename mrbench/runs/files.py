@@ -1,0 +1,69 @@
+"""Files that are whole or not there: written beside their place, then renamed."""
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from mrbench.errors import UserError
+
+HINTS = {
+    errno.EACCES: "Choose a folder that you may write to, with --root or $MRBENCH_ROOT.",
+    errno.EPERM: "Choose a folder that you may write to, with --root or $MRBENCH_ROOT.",
+    errno.EROFS: "The file system is read-only: choose another folder with --root or $MRBENCH_ROOT.",
+    errno.ENOSPC: "Make room on the disk, then give the same command again: it goes on where it stopped.",
+    errno.EDQUOT: "Your quota is used up. Make room, then give the same command again.",
+}
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """The message for a file that the system would not let us write."""
+    return UserError(f"Cannot write {path}: {error.strerror or error}", HINTS.get(error.errno or 0, ""))
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write to; it takes `path`'s place when the block ends without an exception.
+
+    The content reaches the disk before the rename, so a crash leaves the old file or the new one, whole. Raises
+    UserError where the system refuses (no space, no permission, read-only).
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        descriptor = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The file's content, or None where it is not there. Raises UserError where it is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} is damaged: {error}", "Remove the file, or the run it belongs to, and run it again."
+        ) from error

@@ -1,0 +1,50 @@
+"""One process a run: a lock that the system drops when its holder dies."""
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mrbench.errors import UserError
+from mrbench.runs.files import cannot_write
+from mrbench.runs.record import Run
+
+
+@contextmanager
+def run_lock(run: Run) -> Iterator[None]:
+    """Holds the run for this process. Raises UserError, naming the holder, where another one has it."""
+    path = run.folder / ".lock"
+    try:
+        file = path.open("a+")
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise UserError(
+                f"Another process is working on {run.run_id} ({holder})",
+                f"Wait for it, or look at it: mrbench runs show {run.run_id}",
+            ) from error
+        file.truncate(0)
+        file.write(f"pid {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def is_locked(run: Run) -> bool:
+    """Whether a living process on this machine (or file system) holds the run."""
+    try:
+        with (run.folder / ".lock").open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
