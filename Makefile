@@ -1,0 +1,37 @@
+# The everyday commands. Each makes .venv and installs what it needs when that is missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help demo test lint bench clean
+
+help:
+	@echo "make demo    train and report a small ablation, under 10 minutes on 2 cores, into demo/"
+	@echo "make test    run the tests"
+	@echo "make lint    ruff and mypy"
+	@echo "make bench   measure speed (see docs/gpu-bench.md)"
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/mrbench sweep ablations/demo.yaml --root demo
+	$(BIN)/mrbench report demo --root demo
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED)
+	$(BIN)/mrbench gpu-bench --mode train,infer
+
+clean:
+	rm -rf $(VENV) demo build dist

@@ -1,0 +1,108 @@
+"""Composition: what comes out, and what a mistake is answered with."""
+
+from pathlib import Path
+
+import pytest
+
+from mrbench.config.compose import compose, groups, keys, load, to_yaml
+from mrbench.config.recipes import recipes
+from mrbench.errors import UserError
+
+
+def test_the_default_is_a_small_model_on_embedded_data() -> None:
+    config = compose()
+    assert (config.model.name, config.data.kind) == ("mask_rcnn_small", "shapes")
+    assert config.model.box_head.norm == config.model.neck.norm == "gn"
+
+
+def test_overrides_reach_values_groups_and_what_refers_to_them() -> None:
+    config = compose(["model.norm=sync_bn", "schedule=1x", "optimizer.lr=1e-3", "model.rpn.anchor_ratios=[1.0,2.0]"])
+    assert config.model.backbone.norm == config.model.mask_head.norm == "sync_bn"
+    assert config.schedule.milestones == [60000, 80000]
+    assert config.optimizer.lr == 1e-3
+    assert config.model.rpn.anchor_ratios == [1.0, 2.0]
+
+
+def test_detectron2_1x_has_its_published_values() -> None:
+    # detectron2 configs/Base-RCNN-FPN.yaml and configs/COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml
+    config = compose(["recipe=mask_rcnn_r50_fpn_1x"])
+    schedule, optimizer = config.schedule, config.optimizer
+    assert (schedule.images_per_batch, schedule.iterations, schedule.milestones) == (16, 90000, [60000, 80000])
+    assert (schedule.warmup_iterations, schedule.warmup_factor) == (1000, 0.001)
+    assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay) == (0.02, 0.9, 1e-4)
+    assert sorted(config.augmentation.short_edge) == [640, 672, 704, 736, 768, 800]
+    assert (config.model.rpn.pre_nms_train, config.model.rpn.post_nms_train) == (2000, 1000)
+
+
+@pytest.mark.parametrize("recipe", [r.name for r in recipes()])
+def test_every_recipe_composes_and_says_what_it_reaches(recipe: str) -> None:
+    compose([f"recipe={recipe}"])
+    text = next(r for r in recipes() if r.name == recipe)
+    assert text.summary
+    assert "AP" in text.published
+    assert f"mrbench train recipe={recipe}" in text.text
+
+
+@pytest.mark.parametrize("group,choice", [(g, c) for g, cs in groups().items() if g != "recipe" for c in cs])
+def test_every_choice_of_every_group_composes_or_says_what_it_lacks(group: str, choice: str) -> None:
+    config = compose([f"{group}={choice}"])
+    assert config == load_again(config)
+
+
+def load_again(config: object, folder: Path | None = None) -> object:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "config.yaml"
+        path.write_text(to_yaml(config))  # type: ignore[arg-type]
+        return load(path)
+
+
+@pytest.mark.parametrize(
+    "override,says",
+    [
+        ("model.nrom=gn", "model.norm"),
+        ("weight_decay=1", "optimizer.weight_decay"),
+        ("model=mask_rcn_small", "mask_rcnn_small"),
+        ("recipe=mask_rcnn_r50_fpn_1xx", "mask_rcnn_r50_fpn_1x"),
+        ("model.norm=gm", "sync_bn"),
+        ("model.backbone.depth=49", "50"),
+        ("optimizer.lr=fast", "optimizer.lr=fast"),
+        ("schedule.iterations=1.5", "schedule.iterations=1.5"),
+        ("schedule.warmup_factor=2", "schedule.warmup_factor"),
+        ("schedule.images_per_batch=0", "schedule.images_per_batch"),
+        ("model.rpn.anchor_sizes=[8]", "4 pyramid levels"),
+        ("augmentation.jitter=[2,1]", "augmentation.jitter"),
+        ("runtime.devices=3", "runtime.devices=3"),
+        ("model.pooler.sampling_ratio=0", "sampling_ratio"),
+        ("seed=0,1", "mrbench sweep"),
+        ("+new=1", "fixed"),
+        ("rubbish", "key=value"),
+        ("data.shapes.instances=[1,2", "key=value"),
+    ],
+)
+def test_a_mistake_is_answered_with_what_was_probably_meant(override: str, says: str) -> None:
+    with pytest.raises(UserError) as caught:
+        compose([override])
+    assert says in str(caught.value)
+
+
+def test_a_user_folder_adds_choices_and_overrides_ours(tmp_path: Path) -> None:
+    (tmp_path / "optimizer").mkdir()
+    (tmp_path / "optimizer" / "mine.yaml").write_text("kind: sgd\nlr: 0.123\n")
+    assert compose(["optimizer=mine"], tmp_path).optimizer.lr == 0.123
+    with pytest.raises(UserError, match="no optimizer of that name"):
+        compose(["optimizer=mine"])
+    with pytest.raises(UserError, match="not a folder"):
+        compose([], tmp_path / "missing")
+
+
+def test_a_user_file_with_a_wrong_key_names_it(tmp_path: Path) -> None:
+    (tmp_path / "optimizer").mkdir()
+    (tmp_path / "optimizer" / "mine.yaml").write_text("kind: sgd\nrate: 0.123\n")
+    with pytest.raises(UserError, match="rate"):
+        compose(["optimizer=mine"], tmp_path)
+
+
+def test_keys_are_dotted_and_reach_every_leaf() -> None:
+    assert {"seed", "model.rpn.convs", "data.shapes.cue", "runtime.num_workers"} <= set(keys())
