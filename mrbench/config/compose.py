@@ -119,9 +119,11 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Ru
 
 
 def _first_lines(error: Exception, overrides: Sequence[str]) -> str:
-    """Hydra's and OmegaConf's message without the internals they add below it."""
-    message = str(error.__cause__ or error).strip().splitlines()[0]
-    key = getattr(error.__cause__ or error, "full_key", None)
+    """Hydra's and OmegaConf's message without the internals that follow it."""
+    cause = error.__cause__ or error
+    lines = str(cause).strip().splitlines()
+    message = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    key = getattr(cause, "full_key", None)
     given = next((o for o in overrides if key and o.split("=")[0] == key), None)
     return f"{given or key}: {message}" if key else message
 

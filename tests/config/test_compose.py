@@ -44,18 +44,11 @@ def test_every_recipe_composes_and_says_what_it_reaches(recipe: str) -> None:
 
 
 @pytest.mark.parametrize("group,choice", [(g, c) for g, cs in groups().items() if g != "recipe" for c in cs])
-def test_every_choice_of_every_group_composes_or_says_what_it_lacks(group: str, choice: str) -> None:
+def test_every_choice_of_every_group_composes_and_is_read_back_equal(group: str, choice: str, tmp_path: Path) -> None:
     config = compose([f"{group}={choice}"])
-    assert config == load_again(config)
-
-
-def load_again(config: object, folder: Path | None = None) -> object:
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as name:
-        path = Path(name) / "config.yaml"
-        path.write_text(to_yaml(config))  # type: ignore[arg-type]
-        return load(path)
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(config))
+    assert load(path) == config
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,9 @@ def test_the_name_is_the_hash_of_the_canonical_json() -> None:
 
 
 def test_canonical_json_does_not_tell_whole_floats_from_integers() -> None:
-    assert canonical_json({"b": 1.0, "a": [2, 0.5]}) == '{"a":[2,0.5],"b":1}' == canonical_json({"a": [2.0, 0.5], "b": 1})
+    assert (
+        canonical_json({"b": 1.0, "a": [2, 0.5]}) == '{"a":[2,0.5],"b":1}' == canonical_json({"a": [2.0, 0.5], "b": 1})
+    )
 
 
 def make_folder(folder: Path, extra: int) -> Path:

@@ -56,11 +56,10 @@ def modules_after(code: str) -> set[str]:
 @pytest.mark.parametrize("part", LIGHT)
 def test_light_parts_do_not_import_torch(part: str) -> None:
     names = [
-        ".".join(("mrbench", *f.relative_to(PACKAGE).with_suffix("").parts)) for f in sorted((PACKAGE / part).rglob("*.py"))
+        ".".join(("mrbench", *f.relative_to(PACKAGE).with_suffix("").parts))
+        for f in sorted((PACKAGE / part).rglob("*.py"))
     ]
-    code = "import importlib\n" + "\n".join(
-        f"importlib.import_module({n.removesuffix('.__init__')!r})" for n in names
-    )
+    code = "import importlib\n" + "\n".join(f"importlib.import_module({n.removesuffix('.__init__')!r})" for n in names)
     assert not modules_after(code) & {"torch", "torchvision"}
 
 
