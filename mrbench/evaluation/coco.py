@@ -1,0 +1,205 @@
+"""COCO's twelve numbers for boxes and masks, overall and per category, computed by pycocotools.
+
+Percent, as the literature prints them; None where COCO says -1 (no such ground truth).
+"""
+
+import contextlib
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from mrbench.errors import UserError
+from mrbench.evaluation.matches import AREAS, KindMatches, Matches, pack
+from mrbench.evaluation.results import KINDS, check_detections, read_detections, read_ground_truth
+
+IOU_TYPES = {"box": "bbox", "mask": "segm"}
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+COCO_AREAS = (1024.0, 9216.0)
+
+
+@dataclass
+class Evaluation:
+    """The outcome of comparing detections with ground truth.
+
+    metrics: "box/AP", ..., "mask/ARl" in percent, None where undefined. per_category: by name, "box/AP" and
+    "mask/AP". notes: what a reader of the numbers must know. matches: see `mrbench.evaluation.matches`.
+    """
+
+    metrics: dict[str, float | None]
+    per_category: dict[str, dict[str, float | None]]
+    notes: list[str]
+    matches: Matches
+    images: int
+
+
+def evaluate(
+    ground_truth: Path | dict[str, Any],
+    detections: Path | list[dict[str, Any]],
+    kinds: Sequence[str] = KINDS,
+    areas: Sequence[float] = COCO_AREAS,
+    max_detections: int = 100,
+    skip_broken: bool = False,
+) -> Evaluation:
+    """COCO evaluation (Lin et al. 2014) of `detections` (COCO results) against `ground_truth` (COCO annotations).
+
+    `areas`: limits small | medium and medium | large in square pixels, of the box for boxes and of the mask for
+    masks. `max_detections`: the best so many of each image and category count; "AR100" is recall at this number.
+    `skip_broken` leaves broken ground-truth annotations out, with a note, instead of refusing them.
+
+    Raises UserError for files that are not COCO's, unknown image or category ids and malformed entries.
+    """
+    _check_settings(kinds, areas, max_detections)
+    truth = read_ground_truth(ground_truth, kinds, skip_broken)
+    if not truth["images"] or not truth["categories"]:
+        raise UserError("The ground truth has no images or no categories: there is nothing to evaluate.")
+    found = read_detections(detections)
+    names = _unique_names(truth["categories"])
+    metrics: dict[str, float | None] = {}
+    per_category: dict[str, dict[str, float | None]] = {name: {} for name in names}
+    matches = Matches(
+        image_ids=np.array([image["id"] for image in truth["images"]]),
+        categories=names,
+        areas=(float(areas[0]), float(areas[1])),
+        max_detections=max_detections,
+        iou_thresholds=np.zeros(0),
+        kinds={},
+    )
+    for kind in kinds:
+        run = _run(truth, check_detections(found, truth, kind), kind, areas, max_detections)
+        metrics.update({f"{kind}/{name}": value for name, value in _summary(run.eval).items()})
+        for name, precision in zip(names, run.eval["precision"].transpose(2, 0, 1, 3, 4), strict=True):
+            per_category[name][f"{kind}/AP"] = _mean(precision[:, :, 0, -1])
+        matches.iou_thresholds = np.asarray(run.params.iouThrs)
+        matches.kinds[kind] = _matches(run, len(truth["images"]))
+    notes = _notes(truth, found, metrics, max_detections, areas)
+    return Evaluation(metrics, per_category, notes, matches, len(truth["images"]))
+
+
+def _check_settings(kinds: Sequence[str], areas: Sequence[float], max_detections: int) -> None:
+    if not kinds or any(kind not in KINDS for kind in kinds):
+        raise UserError(f"Evaluation knows the kinds {' and '.join(KINDS)}, not {', '.join(kinds) or 'none'}.")
+    if len(areas) != 2 or not 0 < areas[0] < areas[1]:
+        raise UserError(
+            f"areas must be two rising limits in square pixels, not {list(areas)}.",
+            "COCO's are 1024,9216 (32 and 96 pixels squared).",
+        )
+    if max_detections < 1:
+        raise UserError(f"max_detections must be at least 1, not {max_detections}.")
+
+
+def _run(
+    truth: dict, entries: list[dict[str, Any]], kind: str, areas: Sequence[float], max_detections: int
+) -> COCOeval:
+    """pycocotools' evaluation, without its prints."""
+    head = {"images": truth["images"], "categories": truth["categories"]}
+    with contextlib.redirect_stdout(io.StringIO()):
+        apis = []
+        # COCOeval marks annotations with its own keys, so each kind gets copies.
+        for annotations in ([dict(item) for item in truth["annotations"]], entries):
+            api = COCO()
+            api.dataset = {**head, "annotations": annotations}
+            api.createIndex()
+            apis.append(api)
+        run = COCOeval(*apis, iouType=IOU_TYPES[kind])
+        small, large = map(float, areas)
+        run.params.areaRng = [[0.0, 1e10], [0.0, small], [small, large], [large, 1e10]]
+        run.params.areaRngLbl = list(AREAS)
+        run.params.maxDets = [1, min(10, max_detections), max_detections]
+        run.evaluate()
+        run.accumulate()
+    return run
+
+
+def _summary(arrays: dict[str, Any]) -> dict[str, float | None]:
+    """COCO's twelve numbers from COCOeval's arrays, whose own summary takes it that maxDets ends with 100."""
+    precision = arrays["precision"]  # [thresholds, recalls, categories, areas, max detections]
+    recall = arrays["recall"]  # [thresholds, categories, areas, max detections]
+    values = [
+        precision[:, :, :, 0, -1],
+        precision[0, :, :, 0, -1],
+        precision[5, :, :, 0, -1],
+        *(precision[:, :, :, area, -1] for area in (1, 2, 3)),
+        *(recall[:, :, 0, limit] for limit in range(3)),
+        *(recall[:, :, area, -1] for area in (1, 2, 3)),
+    ]
+    return {name: _mean(value) for name, value in zip(METRICS, values, strict=True)}
+
+
+def _mean(values: NDArray[Any]) -> float | None:
+    """Mean in percent over what is defined."""
+    defined = values[values > -1]
+    return 100.0 * float(defined.mean()) if defined.size else None
+
+
+def _matches(run: COCOeval, images: int) -> KindMatches:
+    """COCOeval's results of each (category, area, image), regrouped by detection."""
+    categories, thresholds = len(run.params.catIds), len(run.params.iouThrs)
+    results = np.empty(len(run.evalImgs), object)
+    results[:] = run.evalImgs
+    results = results.reshape(categories, len(AREAS), images)
+    counts = np.zeros((images, categories, len(AREAS)), np.int32)
+    image_parts, category_parts, scores, matched, ignored = [], [], [], [], []
+    for k in range(categories):
+        for i in range(images):
+            cell = results[k, :, i]
+            if cell[0] is None:
+                continue
+            counts[i, k] = [np.count_nonzero(item["gtIgnore"] == 0) for item in cell]
+            size = len(cell[0]["dtScores"])
+            image_parts.append(np.full(size, i, np.int32))
+            category_parts.append(np.full(size, k, np.int16))
+            scores.append(np.asarray(cell[0]["dtScores"], np.float64))
+            matched.append(np.stack([item["dtMatches"].T != 0 for item in cell], 1))
+            ignored.append(np.stack([item["dtIgnore"].T != 0 for item in cell], 1))
+    shape = (0, len(AREAS), thresholds)
+    return KindMatches(
+        image=np.concatenate([np.zeros(0, np.int32), *image_parts]),
+        category=np.concatenate([np.zeros(0, np.int16), *category_parts]),
+        score=np.concatenate([np.zeros(0), *scores]),
+        matched=pack(np.concatenate([np.zeros(shape, bool), *matched])),
+        ignored=pack(np.concatenate([np.zeros(shape, bool), *ignored])),
+        ground_truth=counts,
+    )
+
+
+def _unique_names(categories: list[dict[str, Any]]) -> list[str]:
+    repeated = Counter(category["name"] for category in categories)
+    return [
+        category["name"] if repeated[category["name"]] == 1 else f"{category['name']} ({category['id']})"
+        for category in categories
+    ]
+
+
+def _notes(
+    truth: dict,
+    found: list,
+    metrics: dict[str, float | None],
+    max_detections: int,
+    areas: Sequence[float],
+) -> list[str]:
+    notes = []
+    if not found:
+        notes.append("There are no detections: every AP and AR is 0.")
+    if not truth["annotations"]:
+        notes.append("The ground truth has no annotations: nothing is defined.")
+    if truth["problems"]:
+        shown = "; ".join(truth["problems"][:3])
+        notes.append(f"{len(truth['problems'])} broken ground-truth annotations were left out: {shown}.")
+    if max_detections != 100:
+        notes.append(f"At most {max_detections} detections of an image and category count; AR100 is recall at these.")
+    if tuple(map(float, areas)) != COCO_AREAS:
+        notes.append(
+            f"Small and large are below {areas[0]:g} and above {areas[1]:g} square pixels, not COCO's limits."
+        )
+    undefined = [name for name, value in metrics.items() if value is None]
+    if undefined and truth["annotations"]:
+        notes.append(f"No ground truth for {', '.join(undefined)}.")
+    return notes

@@ -1,0 +1,211 @@
+"""Which detection matched: what COCO's matching left of each image, so that AP can be computed again over any images.
+
+Matching happens inside an image, AP is computed over all of them. With the outcome of the matching kept, AP over any
+multiset of images (a bootstrap resample, a subset) needs neither pictures nor ground truth, torch nor pycocotools.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrbench.errors import UserError
+from mrbench.runs.files import replacing
+
+Array = NDArray[Any]
+
+VERSION = 1
+AREAS = ("all", "small", "medium", "large")
+RECALLS = np.linspace(0.0, 1.0, 101)  # COCO's 101 recall levels
+ARRAYS = ("image", "category", "score", "matched", "ignored", "ground_truth")
+
+
+@dataclass
+class KindMatches:
+    """Outcome for boxes or for masks. D detections, in order of category, image and falling score.
+
+    image int32 [D]: index into `Matches.image_ids`; category int16 [D]: index into `Matches.categories`;
+    score float64 [D]; matched, ignored uint8 [D, ceil(A*T/8)]: bits over (area, IoU threshold), see `unpack`;
+    ground_truth int32 [I, K, A]: instances that count (no crowds, inside the area) of image, category and area.
+    A detection is a true positive when matched and not ignored, a false positive when neither.
+    """
+
+    image: Array
+    category: Array
+    score: Array
+    matched: Array
+    ignored: Array
+    ground_truth: Array
+
+
+@dataclass
+class Matches:
+    """What `matches.npz` holds. Areas are all, small, medium, large; `areas` are the two limits in square pixels."""
+
+    image_ids: Array  # [I], rising
+    categories: list[str]  # K names, in order of category id
+    areas: tuple[float, float]
+    max_detections: int
+    iou_thresholds: Array  # float64 [T]
+    kinds: dict[str, KindMatches]  # "box", "mask"
+
+    def save(self, path: Path) -> None:
+        """Writes a compressed npz, replacing `path` as a whole."""
+        content: dict[str, Any] = {
+            "version": np.array(VERSION),
+            "image_ids": self.image_ids,
+            "categories": np.array(self.categories, dtype=str),
+            "areas": np.array(self.areas, np.float64),
+            "max_detections": np.array(self.max_detections),
+            "iou_thresholds": self.iou_thresholds,
+            "kinds": np.array(list(self.kinds), dtype=str),
+        }
+        for kind, record in self.kinds.items():
+            content.update({f"{kind}/{name}": getattr(record, name) for name in ARRAYS})
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **content)
+
+    @staticmethod
+    def load(path: Path) -> "Matches":
+        """Reads what `save` wrote. Raises UserError when there is no such file or it is damaged."""
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                if int(content["version"]) != VERSION:
+                    raise UserError(f"{path} has version {int(content['version'])}; this mrbench reads {VERSION}.")
+                return Matches(
+                    image_ids=content["image_ids"],
+                    categories=[str(name) for name in content["categories"]],
+                    areas=(float(content["areas"][0]), float(content["areas"][1])),
+                    max_detections=int(content["max_detections"]),
+                    iou_thresholds=content["iou_thresholds"],
+                    kinds={
+                        str(kind): KindMatches(*(content[f"{kind}/{name}"] for name in ARRAYS))
+                        for kind in content["kinds"]
+                    },
+                )
+        except OSError as error:
+            raise UserError(f"Cannot read the matches {path}: {error.strerror or error}.") from None
+        except (KeyError, ValueError, EOFError) as error:
+            raise UserError(
+                f"{path} is not a file of matches ({error}).", "Make it again with `mrbench eval RUN`."
+            ) from None
+
+
+def pack(flags: Array) -> Array:
+    """Bits of bool [D, A, T], as uint8 [D, ceil(A*T/8)]."""
+    return np.packbits(flags.reshape(len(flags), flags.shape[1] * flags.shape[2]), axis=1)
+
+
+def unpack(bits: Array, areas: int, thresholds: int) -> Array:
+    """The inverse of `pack`: bool [D, areas, thresholds]."""
+    flags = np.unpackbits(bits, axis=1, count=areas * thresholds)
+    return flags.astype(bool).reshape(len(bits), areas, thresholds)
+
+
+def average_precision(matches: Matches, kind: str, weights: Array | None = None) -> dict[str, float | None]:
+    """COCO's six AP numbers in percent ("AP", "AP50", "AP75", "APs", "APm", "APl"), None where undefined.
+
+    `weights` int [I]: how often each image is drawn; every image once by default. For many draws make the
+    function once with `resampler`.
+    """
+    draw = np.ones(len(matches.image_ids), np.int64) if weights is None else weights
+    return summary(matches, resampler(matches, kind)(draw))
+
+
+def summary(matches: Matches, table: Array) -> dict[str, float | None]:
+    """The six AP numbers in percent from a table [A, T, K] of a `resampler`."""
+    thresholds = np.round(matches.iou_thresholds, 6)
+    parts = {
+        "AP": table[0],
+        "AP50": table[0, thresholds == 0.5],
+        "AP75": table[0, thresholds == 0.75],
+        "APs": table[1],
+        "APm": table[2],
+        "APl": table[3],
+    }
+    return {name: _mean(part) for name, part in parts.items()}
+
+
+def _mean(values: Array) -> float | None:
+    defined = values[~np.isnan(values)]
+    return 100.0 * float(defined.mean()) if defined.size else None
+
+
+def resampler(matches: Matches, kind: str) -> Callable[[Array], Array]:
+    """A function from image weights int [I] to AP in 0..1, float64 [A, T, K], NaN where there is no ground truth.
+
+    Equal to pycocotools on a data set in which image i stands weights[i] times, copies side by side (they decide the
+    order of equal scores between images; within a copy, equal scores of one category are taken together).
+    Sorting and searching are done here, once: precision is looked at only where it can count, at true positives.
+    """
+    if kind not in matches.kinds:
+        raise UserError(f"These matches hold {', '.join(matches.kinds) or 'nothing'}, not {kind}.")
+    record = matches.kinds[kind]
+    classes = len(matches.categories)
+    shape = (len(AREAS), len(matches.iou_thresholds), classes)
+    order = np.lexsort((-record.score, record.category))  # stable, as COCOeval's mergesort
+    image = record.image[order]
+    category = record.category[order].astype(np.int64)
+    counted = ~unpack(record.ignored, *shape[:2])[order]
+    true = unpack(record.matched, *shape[:2])[order] & counted
+    first = np.searchsorted(category, np.arange(classes))  # of each category's detections
+
+    # Per curve (area, threshold): positions of its true positives, and where its counted detections differ from those
+    # of its area's middle threshold. The differences are few, so one running sum an area serves all its thresholds.
+    position, segment, base_hi, base_lo, step_at, step_sign, step_hi, step_lo = ([] for _ in range(8))
+    middle = shape[1] // 2
+    steps = 0
+    for area in range(shape[0]):
+        for threshold in range(shape[1]):
+            here = np.flatnonzero(true[:, area, threshold])
+            change = counted[:, area, threshold].astype(np.int8) - counted[:, area, middle]
+            moved = np.flatnonzero(change)
+            start = first[category[here]]
+            position.append(here)
+            segment.append(category[here] + (area * shape[1] + threshold) * classes)
+            base_hi.append(here + 1 + area * (len(order) + 1))
+            base_lo.append(start + area * (len(order) + 1))
+            step_at.append(moved)
+            step_sign.append(change[moved])
+            step_hi.append(np.searchsorted(moved, here, "right") + steps)
+            step_lo.append(np.searchsorted(moved, start, "left") + steps)
+            steps += len(moved)
+    true_image = image[np.concatenate(position)]
+    owner = np.concatenate(segment)
+    hi, lo = np.concatenate(base_hi), np.concatenate(base_lo)
+    moved_image, sign = image[np.concatenate(step_at)], np.concatenate(step_sign).astype(np.int64)
+    moved_hi, moved_lo = np.concatenate(step_hi), np.concatenate(step_lo)
+    begin = np.searchsorted(owner, owner, "left")
+    counted_base = np.ascontiguousarray(counted[:, :, middle].T)
+    ground_truth = record.ground_truth.reshape(len(matches.image_ids), -1).astype(np.float64)
+    segments = shape[0] * shape[1] * classes
+
+    def table(weights: Array) -> Array:
+        draw = np.asarray(weights)
+        if draw.shape != (len(ground_truth),) or not np.issubdtype(draw.dtype, np.integer) or (draw < 0).any():
+            raise ValueError(f"weights must be {len(ground_truth)} integers from 0 on")
+        draw = draw.astype(np.int64)
+        wanted = (draw.astype(np.float64) @ ground_truth).reshape(classes, shape[0]).T  # [A, K]
+        wanted = np.repeat(wanted[:, None], shape[1], axis=1).ravel()
+
+        base = np.zeros((shape[0], len(order) + 1), np.int64)
+        np.cumsum(counted_base * draw[image], axis=1, out=base[:, 1:])
+        moved = np.r_[0, np.cumsum(draw[moved_image] * sign)]
+        seen = base.ravel()[hi] - base.ravel()[lo] + moved[moved_hi] - moved[moved_lo]
+        hits = np.r_[0, np.cumsum(draw[true_image])]
+        hit = hits[1:] - hits[begin]
+
+        precision = hit / (seen + np.spacing(1))
+        recall = hit / np.maximum(wanted, 1.0)[owner]
+        level = owner * len(RECALLS) + np.searchsorted(RECALLS, recall, "right") - 1
+        best = np.zeros(segments * len(RECALLS))
+        if len(level):
+            groups = np.flatnonzero(np.r_[True, level[1:] != level[:-1]])
+            best[level[groups]] = np.maximum.reduceat(precision, groups)
+        best = np.maximum.accumulate(best.reshape(segments, -1)[:, ::-1], axis=1)
+        return np.where(wanted > 0, best.mean(axis=1), np.nan).reshape(shape)
+
+    return table

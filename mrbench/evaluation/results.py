@@ -1,0 +1,227 @@
+"""Reading and checking what an evaluation compares: COCO ground truth and COCO results.
+
+Everything that COCOeval would stumble over, or silently misread, is answered here with a `UserError` that names
+the first few offenders.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as rle_api
+
+from mrbench.errors import UserError
+from mrbench.evaluation.rle import pixels
+
+KINDS = ("box", "mask")
+SHOWN = 5  # offenders named in a message
+
+
+class Problem(Exception):
+    """Why one entry cannot be used; collected and shown together."""
+
+
+def read_ground_truth(source: Path | dict[str, Any], kinds: Iterable[str], skip_broken: bool = False) -> dict:
+    """COCO ground truth as COCOeval can take it: copied, checked, areas filled in, masks as compressed RLE.
+
+    Annotations are numbered anew from 1: COCOeval takes a match with id 0 for no match and loses annotations
+    with the same id. `skip_broken` leaves broken annotations out and names them under "problems".
+
+    Raises UserError when the source is not COCO ground truth or (without `skip_broken`) an annotation is broken.
+    """
+    where = f"ground truth {source}" if isinstance(source, Path) else "ground truth"
+    data = _read_json(source, where) if isinstance(source, Path) else source
+    if not isinstance(data, dict) or not all(
+        isinstance(data.get(key), list) for key in ("images", "annotations", "categories")
+    ):
+        raise UserError(
+            f"{where} is not COCO ground truth: it needs the lists images, annotations and categories.",
+            "Give the JSON that COCO calls instances_*.json.",
+        )
+    try:
+        sizes = {image["id"]: (int(image["height"]), int(image["width"])) for image in data["images"]}
+        categories = {category["id"]: str(category["name"]) for category in data["categories"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{where}: an image without id, height and width, or a category without id and name ({error!r})."
+        ) from None
+    with_masks = "mask" in kinds
+    annotations = []
+
+    def check(annotation: Any) -> None:
+        size = _owner(annotation, sizes, categories)
+        box = _box(annotation)
+        rle = _mask(annotation.get("segmentation"), size) if with_masks else None
+        area = annotation.get("area")
+        if area is None:
+            area = float(rle_api.area(rle)) if rle is not None else box[2] * box[3]
+        entry = {
+            "id": len(annotations) + 1,
+            "image_id": annotation["image_id"],
+            "category_id": annotation["category_id"],
+            "bbox": box,
+            "area": _number(area, "area"),
+            "iscrowd": int(bool(annotation.get("iscrowd", 0))),
+        }
+        if rle is not None:
+            entry["segmentation"] = rle
+        annotations.append(entry)
+
+    problems = _check_all(data["annotations"], check, lambda _, item: f"annotation {item.get('id', '?')}")
+    if problems and not skip_broken:
+        raise UserError(
+            f"{where}: {_listed(problems)}", "Mend the annotations, or leave them out with data.on_error=skip."
+        )
+    return {
+        "images": [{"id": key, "height": h, "width": w} for key, (h, w) in sorted(sizes.items())],
+        "categories": [{"id": key, "name": name} for key, name in sorted(categories.items())],
+        "annotations": annotations,
+        "problems": problems,
+    }
+
+
+def read_detections(source: Path | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The entries of a COCO results file, or the list itself. Raises UserError when it is not a JSON list."""
+    if isinstance(source, list):
+        return source
+    data = _read_json(source, f"detections {source}")
+    if not isinstance(data, list):
+        raise UserError(
+            f"{source} is not a COCO results file: it must be a JSON list of detections.",
+            'Each entry looks like {"image_id": 1, "category_id": 1, "bbox": [x, y, w, h], "score": 0.9}.',
+        )
+    return data
+
+
+def kinds_in(detections: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Which of box and mask every detection carries; both for an empty list."""
+    fields = {"box": "bbox", "mask": "segmentation"}
+    found = tuple(
+        kind for kind, key in fields.items() if all(isinstance(item, dict) and item.get(key) for item in detections)
+    )
+    return found or ("box",)
+
+
+def check_detections(detections: list[dict[str, Any]], truth: dict, kind: str) -> list[dict[str, Any]]:
+    """Detections of one kind as COCOeval takes them; what decides their size class is the area of that kind.
+
+    Raises UserError that names the first few with unknown images or categories or malformed fields.
+    """
+    sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
+    categories = {category["id"]: category["name"] for category in truth["categories"]}
+    entries: list[dict[str, Any]] = []
+
+    def check(item: Any) -> None:
+        size = _owner(item, sizes, categories)
+        entry = {
+            "id": len(entries) + 1,
+            "image_id": item["image_id"],
+            "category_id": item["category_id"],
+            "score": _number(item.get("score"), "score"),
+            "iscrowd": 0,
+        }
+        if kind == "box":
+            box = _box(item)
+            entry.update(bbox=box, area=box[2] * box[3])
+        else:
+            rle = _mask(item.get("segmentation"), size)
+            entry.update(segmentation=rle)
+        entries.append(entry)
+
+    problems = _check_all(detections, check, lambda number, _: f"detection {number}")
+    if not problems and kind == "mask" and entries:
+        masks = [entry["segmentation"] for entry in entries]
+        covered = pixels([mask["counts"] for mask in masks])
+        expected = np.array([mask["size"][0] * mask["size"][1] for mask in masks])
+        problems = [
+            f"detection {number + 1}: its run lengths add up to {covered[number]} pixels, the image has"
+            f" {expected[number]}"
+            for number in np.flatnonzero(covered != expected)
+        ]
+        for entry, mask in zip(entries, masks, strict=True):
+            entry["area"] = float(rle_api.area(mask))
+    if problems:
+        raise UserError(
+            f"The detections do not fit the ground truth: {_listed(problems)}",
+            "Detections and annotations must be of the same split, with the data set's own ids.",
+        )
+    return entries
+
+
+def _read_json(path: Path, where: str) -> Any:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except OSError as error:
+        raise UserError(f"Cannot read {where}: {error.strerror or error}.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{where} is not JSON: {error}.") from None
+
+
+def _check_all(items: list, check: Callable[[Any], None], name: Callable[[int, Any], str]) -> list[str]:
+    """Checks each item and returns what is wrong with those that fail; entries are counted from 1."""
+    problems = []
+    for number, item in enumerate(items, 1):
+        try:
+            check(item)
+        except Problem as problem:
+            problems.append(f"{name(number, item) if isinstance(item, dict) else f'entry {number}'}: {problem}")
+    return problems
+
+
+def _listed(problems: list[str]) -> str:
+    more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    return f"{len(problems)} broken: " + "; ".join(problems[:SHOWN]) + more + "."
+
+
+def _owner(item: Any, sizes: dict, categories: dict) -> tuple[int, int]:
+    if not isinstance(item, dict):
+        raise Problem(f"not an object but {str(item)[:40]!r}")
+    for key, known in (("image_id", sizes), ("category_id", categories)):
+        value = item.get(key)
+        if isinstance(value, (list, dict)) or value not in known:
+            raise Problem(f"{key} {value} is unknown" if key in item else f"no {key}")
+    return sizes[item["image_id"]]
+
+
+def _number(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise Problem(f"{name} is {value!r}" if value is not None else f"no {name}")
+    return float(value)
+
+
+def _box(item: dict[str, Any]) -> list[float]:
+    box = item.get("bbox")
+    if not isinstance(box, (list, tuple)) or len(box) != 4:
+        raise Problem("no bbox of 4 numbers")
+    x, y, w, h = (_number(value, "bbox") for value in box)
+    if w < 0 or h < 0:
+        raise Problem(f"bbox {list(box)} has a negative size")
+    return [x, y, w, h]
+
+
+def _mask(value: Any, size: tuple[int, int]) -> dict[str, Any]:
+    """Compressed RLE of polygons, run lengths or compressed RLE; raises Problem for anything else."""
+    height, width = size
+    if isinstance(value, dict):
+        counts = value.get("counts")
+        if list(value.get("size", [])) != [height, width]:
+            raise Problem(f"RLE of size {value.get('size')} in an image of size {[height, width]}")
+        if isinstance(counts, list):
+            if not all(isinstance(run, int) and run >= 0 for run in counts) or sum(counts) != height * width:
+                raise Problem(f"run lengths do not add up to {height * width} pixels")
+            return rle_api.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+        if not counts or not isinstance(counts, (str, bytes)):
+            raise Problem("RLE without counts")
+        return {"size": [height, width], "counts": counts}
+    if not isinstance(value, list) or not value:
+        raise Problem("no segmentation")
+    for polygon in value:
+        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+            raise Problem("polygon that is not a list of at least 3 points")
+        for coordinate in polygon:
+            _number(coordinate, "polygon coordinate")
+    return rle_api.merge(rle_api.frPyObjects(value, height, width))
