@@ -15,6 +15,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from mrbench.config.paths import conf_dir
 from mrbench.config.schema import RunConfig
@@ -111,6 +112,8 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Ru
         config = cast(RunConfig, OmegaConf.to_object(node))
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_first_lines(error, overrides), "mrbench train --cfg prints what the keys hold.") from error
+    except YAMLError as error:
+        raise UserError(f"A configuration file is not YAML: {' '.join(str(error).split())}") from error
     finally:
         with suppress(Exception):
             GlobalHydra.instance().clear()
@@ -139,7 +142,7 @@ def load(path: Path) -> RunConfig:
         config = cast(RunConfig, OmegaConf.to_object(node))
     except FileNotFoundError as error:
         raise UserError(f"There is no {path}") from error
-    except (OmegaConfBaseException, ValueError) as error:
+    except (OmegaConfBaseException, YAMLError, ValueError) as error:
         raise UserError(f"{path} is not a configuration of this version: {str(error).splitlines()[0]}") from error
     validate(config)
     return config

@@ -11,7 +11,7 @@ from mrbench.errors import UserError
 
 @dataclass(frozen=True)
 class Recipe:
-    """A file of conf/recipe. Its first comment line is the summary; the one that begins `Published:` says what it reaches."""
+    """A file of conf/recipe: its first comment is the summary; one that begins `Published:` says what it reaches."""
 
     name: str
     text: str

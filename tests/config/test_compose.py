@@ -97,5 +97,12 @@ def test_a_user_file_with_a_wrong_key_names_it(tmp_path: Path) -> None:
         compose(["optimizer=mine"], tmp_path)
 
 
+def test_a_user_file_that_is_not_yaml_is_named(tmp_path: Path) -> None:
+    (tmp_path / "optimizer").mkdir()
+    (tmp_path / "optimizer" / "mine.yaml").write_text("kind: sgd\nrate 0.123\n")
+    with pytest.raises(UserError, match=r"not YAML.*mine\.yaml"):
+        compose(["optimizer=mine"], tmp_path)
+
+
 def test_keys_are_dotted_and_reach_every_leaf() -> None:
     assert {"seed", "model.rpn.convs", "data.shapes.cue", "runtime.num_workers"} <= set(keys())

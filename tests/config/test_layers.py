@@ -64,5 +64,5 @@ def test_light_parts_do_not_import_torch(part: str) -> None:
 
 
 def test_help_imports_neither_torch_nor_pandas_nor_matplotlib_nor_hydra() -> None:
-    code = "import sys\nsys.argv=['mrbench', '--help']\nfrom mrbench.cli.app import main\ntry: main()\nexcept SystemExit: pass"
+    code = "sys.argv = ['mrbench', '--help']\nfrom mrbench.cli.app import main\ntry: main()\nexcept SystemExit: pass"
     assert not modules_after(code) & {"torch", "torchvision", "pandas", "matplotlib", "hydra", "numpy", "submitit"}

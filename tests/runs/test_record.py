@@ -66,9 +66,14 @@ def test_a_repeated_iteration_replaces_the_one_before_the_kill(tmp_path: Path) -
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_json(path, {"x": 1})
-    with pytest.raises(RuntimeError), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+
+    def torn() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        torn()
     assert json.loads(path.read_text()) == {"x": 1}
     assert os.listdir(tmp_path) == ["a.json"]
 
