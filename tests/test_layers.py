@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[2] / "mrbench"
+PACKAGE = Path(__file__).resolve().parents[1] / "mrbench"
 
 BELOW = {
     "errors": set(),
