@@ -1,0 +1,164 @@
+"""Work in a fresh process under a memory limit, and knowing why it ended.
+
+The limit on a CPU is held by watching the process's resident memory, not by RLIMIT_AS or RLIMIT_DATA: those count
+address space, of which torch reserves hundreds of MiB (GiB with CUDA) that it never touches. The kernel's own
+high-water mark (VmHWM) is read, so a peak between two looks is not missed; one that passes between the last look
+and the end is found in the answer.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+CHILD = (sys.executable, "-m", "mrbench.bench.child")
+LOOK_EVERY = 0.01  # seconds; memory is touched at some GB/s, so the overshoot stays in the tens of MB
+OUT_OF_MEMORY = (  # what libraries say, in small letters
+    *("out of memory", "bad_alloc", "can't allocate memory", "cannot allocate memory", "memoryerror"),
+    *("cudnn_status_alloc_failed", "cublas_status_alloc_failed", "failed to allocate"),
+)
+# One arena and a page mapping of its own for every large block: the peak of the same work is then the same to about
+# 1 MiB from process to process (measured: ResNet-18 training; 15-35 MiB with glibc's defaults).
+REPEATABLE_MEMORY = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "65536",
+    "MALLOC_TRIM_THRESHOLD_": "131072",
+}
+
+
+@dataclass
+class Ending:
+    """How a process ended: "done", "memory", "time", "refused" (a user's mistake) or "failed"; and why."""
+
+    kind: str
+    why: str
+    seconds: float
+    answer: dict[str, Any] = field(default_factory=dict)
+    peak_memory: int | None = None  # bytes resident, as last seen
+
+
+def means_out_of_memory(text: str) -> bool:
+    return any(words in text.lower() for words in OUT_OF_MEMORY)
+
+
+def size_text(size: float) -> str:
+    """Bytes in the binary unit that fits."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:.2f} GiB"
+
+
+def peak_resident(pid: int | str) -> int | None:
+    """The most bytes that a process has had in memory; None where the system does not say (not Linux, gone)."""
+    with suppress(OSError, ValueError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def available_memory() -> int:
+    """Bytes that this process and its children may still take: the machine's, or its control group's if less."""
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) * 1024
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        with suppress(OSError, ValueError):  # "max" is no number
+            group = Path("/sys/fs/cgroup")
+            free = min(free, int((group / limit).read_text()) - int((group / used).read_text()))
+    return max(free, 0)
+
+
+def run_fresh(
+    task: Mapping[str, Any],
+    limit: int | None = None,
+    timeout: float | None = None,
+    environment: Mapping[str, str] | None = None,
+    command: Sequence[str] = CHILD,
+) -> Ending:
+    """Carry out `task` in a new process and wait for its end.
+
+    `limit` is in bytes of resident memory, `timeout` in seconds; past either the process is killed. Whatever
+    happens here, Ctrl-C too, nothing is left running: the process and its children are killed, and a parent that is
+    itself killed closes the pipe that the child watches.
+    """
+    with tempfile.TemporaryDirectory(prefix="mrbench-") as name:
+        folder = Path(name)
+        (folder / "task.json").write_text(json.dumps(task))
+        start = time.monotonic()
+        with (folder / "output.txt").open("wb") as output:
+            process = subprocess.Popen(
+                [*command, name],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **(environment or {})},
+                start_new_session=True,  # its own group: killed with its children, and not by Ctrl-C's signal
+            )
+        try:
+            stopped, peak = _watch(process, limit, None if timeout is None else start + timeout)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if process.stdin:
+                process.stdin.close()
+        return _ending(folder, process.returncode, stopped, peak, limit, time.monotonic() - start)
+
+
+def _watch(
+    process: "subprocess.Popen[bytes]", limit: int | None, deadline: float | None
+) -> tuple[str | None, int | None]:
+    """Wait for the end, or say at which of the limits ("memory", "time") to end it; and the peak seen."""
+    peak = None
+    while process.poll() is None:
+        peak = peak_resident(process.pid) or peak
+        if limit is not None and peak is not None and peak > limit:
+            return "memory", peak
+        if deadline is not None and time.monotonic() > deadline:
+            return "time", peak
+        time.sleep(LOOK_EVERY)
+    return None, peak
+
+
+def _ending(
+    folder: Path, code: int, stopped: str | None, peak: int | None, limit: int | None, seconds: float
+) -> Ending:
+    if stopped == "memory":
+        why = f"stopped when its resident memory passed the limit ({size_text(limit or 0)})"
+        return Ending("memory", why, seconds, peak_memory=peak)
+    if stopped == "time":
+        return Ending("time", f"stopped after {seconds:.0f} s", seconds, peak_memory=peak)
+    output = (folder / "output.txt").read_text(errors="replace")
+    answer: dict[str, Any] = {}
+    if code == 0:
+        with suppress(OSError, ValueError):
+            answer = json.loads((folder / "answer.json").read_text())
+    peak = max((p for p in (peak, answer.get("peak_resident")) if p is not None), default=None)
+    if answer.get("kind") == "done" and limit is not None and peak is not None and peak > limit:
+        why = f"its resident memory passed the limit ({size_text(limit)}): {size_text(peak)}"
+        return Ending("memory", why, seconds, answer, peak)
+    if answer:
+        return Ending(answer["kind"], answer.get("why", ""), seconds, answer, peak)
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    last = lines[-1] if lines else "it said nothing"
+    if code == -signal.SIGKILL:
+        return Ending("memory", "killed by the system, as it does when memory runs out", seconds, {}, peak)
+    if means_out_of_memory("\n".join(lines[-5:])):
+        return Ending("memory", last, seconds, {}, peak)
+    ended = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    return Ending("failed", f"{ended}: {last}", seconds, {"output": output[-4000:]}, peak)
