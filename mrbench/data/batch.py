@@ -1,6 +1,7 @@
-"""What the loader hands to the network: a padded batch of pictures with their boxes, labels and mask windows."""
+"""What the loader hands to the network: a padded batch of pictures with boxes, labels and mask windows."""
 
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -11,9 +12,9 @@ from torch import Tensor
 class MaskWindows:
     """Every instance's mask inside its own pixel window, as summed-area tables in one flat buffer.
 
-    Entry (r, c) of an instance's table is the number of mask pixels in the window's first r rows and c columns, so
-    the mask's area inside any rectangle is four look-ups; bilinear interpolation between entries makes it exact for
-    rectangles that do not end on pixel borders (Crow 1984). The masks themselves are never laid out full size.
+    Entry (r, c) of an instance's table is the number of mask pixels in the window's first r rows and c columns,
+    so the mask's area inside any rectangle is four look-ups; bilinear interpolation between entries makes it
+    exact for rectangles that do not end on pixel borders (Crow 1984). Full-size masks are never laid out.
     """
 
     table: Tensor  # int32 [sum of (h + 1) * (w + 1)]; each table starts with a row and a column of zeros
@@ -71,7 +72,7 @@ class Batch:
         ends = [0]
         for i in range(min(n, len(self))):
             ends.append(ends[-1] + size + (i < extra))
-        return [self[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+        return [self[a:b] for a, b in pairwise(ends)]
 
     def _map(self, method: str, *args: Any, **kwargs: Any) -> "Batch":
         moved = {

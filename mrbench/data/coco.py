@@ -1,0 +1,250 @@
+"""A split of a data set in COCO format: pictures, categories and annotations, checked when it is opened."""
+
+import json
+import math
+import os
+import pickle
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mrbench.data.segmentation import Segmentation, check_segmentation
+from mrbench.errors import UserError
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    id: int
+    file: Path
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Category:
+    id: int  # the data set's own; may have gaps
+    name: str
+
+
+@dataclass(frozen=True)
+class Annotation:
+    id: int
+    label: int  # 0..K-1: place in `CocoDataset.categories`
+    bbox: tuple[float, float, float, float]  # xyxy, pixels of the file
+    segmentation: Segmentation | None  # polygons or compressed RLE; None where the data set has boxes only
+    area: float  # as the file says; for a file that does not, that of the box
+    iscrowd: bool
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An annotation that cannot be used."""
+
+    file: Path
+    annotation_id: Any
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: annotation {self.annotation_id}: {self.reason}"
+
+
+class CocoDataset:
+    """The pictures of one split and what is annotated in them.
+
+    Broken annotations are collected in `problems`; `on_error="raise"` makes them a UserError, "skip" leaves them
+    out. A file that is not COCO's JSON, pictures listed twice and picture files that are not there are a UserError
+    in either case. The presence of files is asked of the folder, once, not of every file.
+
+    `images` is in the file's order, `categories` in the order of their ids.
+    """
+
+    def __init__(self, annotation_file: Path, image_folder: Path, on_error: str = "raise") -> None:
+        self.annotation_file = annotation_file
+        self.image_folder = image_folder
+        content = read_coco(annotation_file)
+        self.images = _read_images(content["images"], annotation_file, image_folder)
+        self.categories = _read_categories(content["categories"], annotation_file)
+        _check_files([image.file for image in self.images], image_folder)
+        self.problems: list[Problem] = []
+        grouped = self._read_annotations(content["annotations"])
+        if self.problems and on_error == "raise":
+            raise UserError(*describe_problems(self.problems))
+        # Instances of each image that can be learned from, int64 [images]; and the ids of those that have a box only.
+        self.trainable = np.array([sum(not a.iscrowd for a in group) for group in grouped], dtype=np.int64)
+        self.without_mask = [a.id for g in grouped for a in g if a.segmentation is None and not a.iscrowd]
+        # One buffer instead of a million objects: worker processes that are forked read it without touching
+        # reference counts, so that its memory stays shared (as Detectron2's NumpySerializedList).
+        packed = [pickle.dumps(group, protocol=pickle.HIGHEST_PROTOCOL) for group in grouped]
+        self._ends = np.cumsum([0, *map(len, packed)])
+        self._packed = np.frombuffer(b"".join(packed), dtype=np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def annotations(self, index: int) -> list[Annotation]:
+        """What is annotated in `images[index]`, crowds included, in the file's order."""
+        group: list[Annotation] = pickle.loads(self._packed[self._ends[index] : self._ends[index + 1]].data)
+        return group
+
+    def ground_truth(self) -> dict[str, Any]:
+        """What was kept, as a COCO dictionary: to be evaluated against where the file has broken annotations."""
+        annotations = [
+            {
+                "id": a.id,
+                "image_id": image.id,
+                "category_id": self.categories[a.label].id,
+                "bbox": [a.bbox[0], a.bbox[1], a.bbox[2] - a.bbox[0], a.bbox[3] - a.bbox[1]],
+                "area": a.area,
+                "iscrowd": int(a.iscrowd),
+                **({} if a.segmentation is None else {"segmentation": a.segmentation}),
+            }
+            for index, image in enumerate(self.images)
+            for a in self.annotations(index)
+        ]
+        images = [{"id": i.id, "width": i.width, "height": i.height, "file_name": i.file.name} for i in self.images]
+        categories = [{"id": c.id, "name": c.name} for c in self.categories]
+        return {"images": images, "annotations": annotations, "categories": categories}
+
+    def _read_annotations(self, entries: list[Any]) -> list[list[Annotation]]:
+        place = {image.id: i for i, image in enumerate(self.images)}
+        labels = {category.id: i for i, category in enumerate(self.categories)}
+        grouped: list[list[Annotation]] = [[] for _ in self.images]
+        seen: set[int] = set()
+        for number, entry in enumerate(entries):
+            if not isinstance(entry, dict) or not isinstance(entry.get("id"), int):
+                self._problem(f"(number {number} in the list)", "it has no id that is a whole number")
+                continue
+            identity = entry["id"]
+            if identity in seen:
+                self._problem(identity, "another annotation has the same id")
+                continue
+            seen.add(identity)
+            image_id, category_id = entry.get("image_id"), entry.get("category_id")
+            if not isinstance(image_id, int) or image_id not in place:
+                self._problem(identity, f"its image id {image_id!r} is not among the images")
+                continue
+            if not isinstance(category_id, int) or category_id not in labels:
+                self._problem(identity, f"its category id {category_id!r} is not among the categories")
+                continue
+            index = place[image_id]
+            image = self.images[index]
+            reason = _check_box(entry.get("bbox"))
+            if not reason:
+                segmentation, reason = check_segmentation(entry.get("segmentation"), image.height, image.width)
+            if reason:
+                self._problem(identity, f"{reason} (image {image_id})")
+                continue
+            x, y, w, h = (float(v) for v in entry["bbox"])
+            area = entry.get("area", w * h)
+            if not _finite(area):
+                self._problem(identity, f"its area is not a number: {area!r}")
+                continue
+            crowd = bool(entry.get("iscrowd", 0))
+            grouped[index].append(
+                Annotation(identity, labels[category_id], (x, y, x + w, y + h), segmentation, float(area), crowd)
+            )
+        return grouped
+
+    def _problem(self, annotation_id: Any, reason: str) -> None:
+        self.problems.append(Problem(self.annotation_file, annotation_id, reason))
+
+
+def describe_problems(problems: list[Problem], shown: int = 5) -> tuple[str, str]:
+    """(what, hint) for a UserError: the first few problems, and how many there are."""
+    lines = [f"{len(problems)} broken annotation{'s' * (len(problems) > 1)} in {problems[0].file}"]
+    lines += [f"  annotation {p.annotation_id}: {p.reason}" for p in problems[:shown]]
+    if len(problems) > shown:
+        lines.append(f"  and {len(problems) - shown} more")
+    return "\n".join(lines), "Mend the file, or leave these annotations out with data.on_error=skip."
+
+
+def read_coco(path: Path) -> dict[str, Any]:
+    """The content of an instances JSON; raises UserError where it cannot be read or is something else."""
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}", "Check data.root and the file's name.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON: {error}", "Was it downloaded and unpacked whole?") from error
+    parts = ("images", "annotations", "categories")
+    missing = [k for k in parts if not (isinstance(content, dict) and isinstance(content.get(k), list))]
+    if missing:
+        raise UserError(
+            f"{path} is JSON, but not in COCO format: no list {', '.join(repr(k) for k in missing)}",
+            "An instances file is an object with the lists images, annotations and categories.",
+        )
+    return content
+
+
+def _read_images(entries: list[Any], path: Path, folder: Path) -> list[ImageInfo]:
+    images = []
+    for number, entry in enumerate(entries):
+        entry = entry if isinstance(entry, dict) else {}
+        identity, name = entry.get("id"), entry.get("file_name")
+        width, height = entry.get("width"), entry.get("height")
+        if not isinstance(identity, int):
+            raise UserError(f"{path}: image number {number} in the list has no id that is a whole number")
+        if not isinstance(name, str) or not name:
+            raise UserError(f"{path}: image {identity} has no file_name")
+        if not (isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0):
+            raise UserError(f"{path}: image {identity} has no width and height: {width!r} x {height!r}")
+        images.append(ImageInfo(identity, folder / name, width, height))
+    if not images:
+        raise UserError(f"{path} lists no images")
+    _check_unique([image.id for image in images], "image", path)
+    return images
+
+
+def _read_categories(entries: list[Any], path: Path) -> list[Category]:
+    categories = []
+    for number, entry in enumerate(entries):
+        identity = entry.get("id") if isinstance(entry, dict) else None
+        if not isinstance(identity, int):
+            raise UserError(f"{path}: category number {number} in the list has no id that is a whole number")
+        categories.append(Category(identity, str(entry.get("name", identity))))
+    if not categories:
+        raise UserError(f"{path} lists no categories")
+    _check_unique([category.id for category in categories], "category", path)
+    return sorted(categories, key=lambda c: c.id)
+
+
+def _check_unique(ids: list[int], what: str, path: Path) -> None:
+    if len(set(ids)) < len(ids):
+        twice = [identity for identity, count in Counter(ids).items() if count > 1]
+        raise UserError(f"{path}: {len(twice)} {what} ids are used more than once, the first is {twice[0]}")
+
+
+def _check_files(files: list[Path], folder: Path) -> None:
+    present: dict[Path, set[str]] = {}
+    missing = []
+    for file in files:
+        if file.parent not in present:
+            try:
+                with os.scandir(file.parent) as entries:
+                    present[file.parent] = {entry.name for entry in entries}
+            except OSError:
+                present[file.parent] = set()
+        if file.name not in present[file.parent]:
+            missing.append(file)
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(files)} image files are missing, the first is {missing[0]}",
+            f"Images were looked for in {folder}; name another folder with data.train.images or data.val.images.",
+        )
+
+
+def _check_box(box: Any) -> str:
+    if not isinstance(box, list) or len(box) != 4:
+        return f"bbox is not four numbers: {box!r:.60}"
+    if not all(_finite(v) for v in box):
+        return f"bbox with something that is not a finite number: {box}"
+    if box[2] <= 0 or box[3] <= 0:
+        return f"box with zero width or height: {box} (x, y, width, height)"
+    return ""
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -1,0 +1,251 @@
+"""Batches for training and testing: the same ones whatever the number of workers and processes."""
+
+import multiprocessing
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from mrbench.config.schema import RunConfig
+from mrbench.data.augmentation import Plan, plan_test, plan_training
+from mrbench.data.batch import Batch, MaskWindows
+from mrbench.data.coco import CocoDataset
+from mrbench.data.masks import Window, place_mask, summed_area_table
+from mrbench.data.pictures import read_picture
+from mrbench.data.sampler import AUGMENTATION, global_batch, random_stream, share, slot_seeds
+from mrbench.errors import UserError
+
+MULTIPLE = 32  # of which a batch's height and width are multiples: the stride of the coarsest feature map
+
+
+def train_loader(
+    dataset: CocoDataset, config: RunConfig, rank: int = 0, world_size: int = 1, start: int = 0
+) -> Iterator[Batch]:
+    """This process's share of the global batches of iterations `start` to `schedule.iterations` - 1.
+
+    Images without anything to learn from (none but crowds) are left out unless `data.keep_empty`. Raises UserError
+    where nothing is left, where masks are wanted and missing, and, while iterating, for pictures that do not decode.
+    """
+    batch = config.schedule.images_per_batch
+    if batch < world_size:
+        raise UserError(
+            f"A batch of {batch} images cannot be shared by {world_size} processes",
+            "Raise schedule.images_per_batch, or lower runtime.devices.",
+        )
+    batches = TrainBatches(dataset, config, rank, world_size, start)
+    return _iterate(batches, config.runtime.num_workers)
+
+
+def eval_loader(dataset: CocoDataset, config: RunConfig, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
+    """This process's part of all images, each once over all processes, without boxes, labels and masks.
+
+    A batch holds images of one padded size only. So each is padded as it would be alone, and its detections do not
+    depend on `runtime.evaluation_batch` or the number of processes. `iteration` is the batch's number over all.
+    """
+    return _iterate(TestBatches(dataset, config, rank, world_size), config.runtime.num_workers)
+
+
+class TrainBatches(Dataset):
+    """Item k is this process's share of the global batch of iteration start + k."""
+
+    def __init__(self, dataset: CocoDataset, config: RunConfig, rank: int, world_size: int, start: int) -> None:
+        self.dataset, self.config, self.start = dataset, config, start
+        self.masks = config.model.mask_head.enabled
+        self.batch = config.schedule.images_per_batch
+        self.slots = share(self.batch, rank, world_size)
+        kept = np.arange(len(dataset)) if config.data.keep_empty else np.flatnonzero(dataset.trainable)
+        if len(kept) == 0:
+            raise UserError(f"No image of {dataset.annotation_file} has an annotation to learn from")
+        if self.masks and dataset.without_mask:
+            raise UserError(
+                f"{len(dataset.without_mask)} annotations have no segmentation, but the model learns masks: "
+                f"{dataset.annotation_file}, the first is annotation {dataset.without_mask[0]}",
+                "Train boxes only with model.mask_head.enabled=false.",
+            )
+        self.images = kept
+
+    def __len__(self) -> int:
+        return max(self.config.schedule.iterations - self.start, 0)
+
+    def __getitem__(self, item: int) -> Batch:
+        iteration = self.start + item
+        seed = self.config.seed
+        slots = [
+            (epoch, int(self.images[place]))
+            for epoch, place in global_batch(len(self.images), self.batch, seed, iteration)
+        ]
+        # Of the whole global batch, so that every process pads its share alike.
+        plans = [self._plan(epoch, index) for epoch, index in slots]
+        most = int(max(self.dataset.trainable[index] for _, index in slots))
+        mine = self.slots
+        samples = [self._read(slots[j][1], plans[j]) for j in mine]
+        seeds = slot_seeds(seed, iteration, mine)
+        return _collate(samples, _padded_size(self._areas(plans)), max(most, 1), self.masks, seeds, iteration)
+
+    def _plan(self, epoch: int, index: int) -> Plan:
+        image = self.dataset.images[index]
+        random = random_stream(self.config.seed, AUGMENTATION, epoch, index)
+        return plan_training(self.config.augmentation, image.height, image.width, random)
+
+    def _areas(self, plans: Sequence[Plan]) -> list[tuple[int, int]]:
+        if self.config.augmentation.resize == "jitter":
+            side = self.config.augmentation.jitter_size
+            return [(side, side)]
+        return [plan.size for plan in plans]
+
+    def _read(self, index: int, plan: Plan) -> "Sample":
+        image = self.dataset.images[index]
+        pixels = plan.picture(read_picture(image))
+        annotations = [a for a in self.dataset.annotations(index) if not a.iscrowd]
+        boxes = plan.boxes(np.array([a.bbox for a in annotations], dtype=np.float64).reshape(-1, 4))
+        labels = np.array([a.label for a in annotations], dtype=np.int64)
+        windows: list[Window | None] = [None] * len(annotations)
+        # A crop changes boxes, and only the mask says how.
+        cropped = self.config.augmentation.resize == "jitter"
+        if self.masks or cropped:
+            for i, annotation in enumerate(annotations):
+                if annotation.segmentation is not None:
+                    windows[i] = window = place_mask(annotation.segmentation, plan)
+                    if window is None:
+                        boxes[i] = 0
+                    elif cropped:
+                        boxes[i] = window.box
+        keep = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        kept = [w for w, k in zip(windows, keep, strict=True) if k and w is not None]
+        return Sample(image.id, pixels, plan, boxes[keep], labels[keep], kept)
+
+
+class TestBatches(Dataset):
+    """Item k is the k-th batch of this process."""
+
+    def __init__(self, dataset: CocoDataset, config: RunConfig, rank: int, world_size: int) -> None:
+        self.dataset, self.config = dataset, config
+        groups: dict[tuple[int, int], list[tuple[int, Plan]]] = {}
+        for index, image in enumerate(dataset.images):
+            plan = plan_test(config.augmentation, image.height, image.width)
+            groups.setdefault(_padded_size([plan.size]), []).append((index, plan))
+        n = config.runtime.evaluation_batch
+        # Large ones first: if the memory does not suffice, it is known at once.
+        batches = [
+            (size, group[i : i + n])
+            for size, group in sorted(groups.items(), key=lambda g: -g[0][0] * g[0][1])
+            for i in range(0, len(group), n)
+        ]
+        self.batches = list(enumerate(batches))[rank::world_size]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, item: int) -> Batch:
+        number, (size, members) = self.batches[item]
+        samples = []
+        for index, plan in members:
+            image = self.dataset.images[index]
+            pixels = plan.picture(read_picture(image))
+            samples.append(Sample(image.id, pixels, plan, np.zeros((0, 4)), np.zeros(0, np.int64), []))
+        seeds = slot_seeds(self.config.seed, number, range(len(samples)))
+        return _collate(samples, size, 1, False, seeds, number)
+
+
+@dataclass
+class Sample:
+    """One picture and its instances, before padding."""
+
+    image_id: int
+    pixels: np.ndarray  # uint8 [h, w, 3]
+    plan: Plan
+    boxes: np.ndarray  # float64 [n, 4]
+    labels: np.ndarray  # int64 [n]
+    windows: list[Window]  # n of them, or none where masks are not wanted
+
+
+def _padded_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    height, width = (-(-max(side) // MULTIPLE) * MULTIPLE for side in zip(*sizes, strict=True))
+    return height, width
+
+
+def _collate(
+    samples: list[Sample],
+    size: tuple[int, int],
+    instances: int,
+    masks: bool,
+    seeds: list[int],
+    iteration: int,
+) -> Batch:
+    images = torch.zeros((len(samples), 3, *size), dtype=torch.uint8)
+    boxes = np.zeros((len(samples), instances, 4), dtype=np.float32)
+    labels = np.full((len(samples), instances), -1, dtype=np.int64)
+    for i, sample in enumerate(samples):
+        height, width = sample.plan.size
+        # Through numpy: torch does not take the negative strides of a flipped picture.
+        images[i].numpy()[:, :height, :width] = sample.pixels.transpose(2, 0, 1)
+        boxes[i, : len(sample.boxes)] = sample.boxes
+        labels[i, : len(sample.labels)] = sample.labels
+    return Batch(
+        images=images,
+        sizes=torch.tensor([s.plan.size for s in samples]),
+        original_sizes=torch.tensor([s.plan.original for s in samples]),
+        boxes=torch.from_numpy(boxes),
+        labels=torch.from_numpy(labels),
+        masks=_pack_windows([s.windows for s in samples], instances) if masks else None,
+        seeds=torch.tensor(seeds),
+        image_ids=[s.image_id for s in samples],
+        iteration=iteration,
+    )
+
+
+def _pack_windows(windows: list[list[Window]], instances: int) -> MaskWindows:
+    offset = np.zeros((len(windows), instances), dtype=np.int64)
+    size = np.zeros((len(windows), instances, 2), dtype=np.int64)
+    origin = np.zeros((len(windows), instances, 2), dtype=np.int64)
+    tables = sum((w.bitmap.shape[0] + 1) * (w.bitmap.shape[1] + 1) for row in windows for w in row)
+    # A padding instance has a table too, of the one zero that every table begins with.
+    table = np.zeros(max(tables, 1), dtype=np.int32)
+    end = 0
+    for i, row in enumerate(windows):
+        for j, window in enumerate(row):
+            height, width = window.bitmap.shape
+            offset[i, j], size[i, j], origin[i, j] = end, (height, width), (window.y, window.x)
+            begin, end = end, end + (height + 1) * (width + 1)
+            summed_area_table(window.bitmap, table[begin:end].reshape(height + 1, width + 1))
+    return MaskWindows(*(torch.from_numpy(a) for a in (table, offset, size, origin)))
+
+
+class _Guarded(Dataset):
+    """Hands a user's error over as a value: torch would turn one raised in a worker into a wrapped traceback."""
+
+    def __init__(self, batches: Dataset) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)  # type: ignore[arg-type]
+
+    def __getitem__(self, item: int) -> Any:
+        try:
+            return self.batches[item]
+        except UserError as error:
+            return error.what, error.hint
+
+
+def _iterate(batches: Dataset, num_workers: int) -> Iterator[Batch]:
+    # Forked workers start at once and share the annotations; they touch neither a GPU nor torch's thread pool (torch
+    # gives each a single thread). Where there is no fork, the data set is pickled into them.
+    context = multiprocessing.get_context("fork") if num_workers and sys.platform == "linux" else None
+    loader = DataLoader(
+        _Guarded(batches),
+        batch_size=None,
+        num_workers=num_workers,
+        multiprocessing_context=context,
+        prefetch_factor=2 if num_workers else None,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # or it would draw from the global one
+    )
+    for item in loader:
+        if isinstance(item, Batch):
+            yield item
+        else:
+            raise UserError(*item)

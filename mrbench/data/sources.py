@@ -1,0 +1,33 @@
+"""Opening a split of whatever data set the configuration names."""
+
+from mrbench.config.layout import find_split
+from mrbench.config.schema import DataConfig
+from mrbench.data.coco import CocoDataset
+from mrbench.data.embedded import shapes_folder
+from mrbench.errors import UserError
+
+
+def open_split(data: DataConfig, split: str) -> CocoDataset:
+    """The "train" or "val" split; the embedded data set is made on first use.
+
+    Raises UserError where files are missing or, unless data.on_error is skip, annotations are broken.
+    """
+    if data.kind == "shapes":
+        root = shapes_folder(data.shapes)
+        annotations, images = root / "annotations" / f"instances_{split}.json", root / "images" / split
+    else:
+        annotations, images = find_split(data, split)
+    return CocoDataset(annotations, images, data.on_error)
+
+
+def check_same_categories(train: CocoDataset, val: CocoDataset) -> None:
+    """Raises UserError where two splits number or name their categories differently: labels would not agree."""
+    if train.categories == val.categories:
+        return
+    first = next((pair for pair in zip(train.categories, val.categories, strict=False) if pair[0] != pair[1]), None)
+    detail = f"{first[0]} against {first[1]}" if first else "one has more than the other"
+    raise UserError(
+        f"{train.annotation_file} and {val.annotation_file} list different categories "
+        f"({len(train.categories)} and {len(val.categories)}): {detail}",
+        "Both splits must list the same categories with the same ids.",
+    )
