@@ -1,0 +1,122 @@
+"""What a run's record says of it at this moment, in the few values that a table shows."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mrbench.errors import UserError
+from mrbench.runs.lock import is_locked
+from mrbench.runs.record import Run
+
+# What a person wants to know of a run: more than its record's states, because a record cannot say that its
+# process has vanished or who is at work on it.
+WAITING = "waiting"
+STARTING = "starting"
+RUNNING = "running"
+ELSEWHERE = "running elsewhere"
+COMPLETED = "completed"
+FAILED = "failed"
+INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run as a table shows it. `ap` is in percent, `remaining` in seconds; None where nothing is known yet."""
+
+    run_id: str
+    state: str
+    iteration: int = 0
+    iterations: int = 0
+    images_per_second: float | None = None
+    remaining: float | None = None
+    ap: float | None = None
+    error: str | None = None
+    log: str | None = None
+
+    @property
+    def done(self) -> float:
+        """Share of the iterations, 0 to 1."""
+        return self.iteration / self.iterations if self.iterations else float(self.state == COMPLETED)
+
+
+class Watcher:
+    """Reads runs' records; a metrics file is read again only when it has changed."""
+
+    def __init__(self, metric: str = "box/AP") -> None:
+        self.metric = metric
+        self._seen: dict[str, tuple[tuple[int, int], float | None]] = {}
+
+    def view(self, run: Run, iterations: int, images_per_batch: int | None = None, active: bool = False) -> RunView:
+        """The run now. `active`: a job of ours is at it, so its process is not looked for.
+
+        A record that says `running` while no process holds the run is an interrupted one.
+        """
+        try:
+            status = run.status()
+        except UserError as error:
+            return RunView(run.run_id, FAILED, iterations=iterations, error=error.what, log=str(run.status_file))
+        state = status.state
+        if active:
+            state = RUNNING if state == "running" else STARTING
+        elif state in ("pending", "running", "preempted"):
+            if is_locked(run):
+                state = ELSEWHERE
+            else:
+                state = WAITING if state == "pending" and not status.iteration else INTERRUPTED
+        total = status.iterations or iterations
+        speed = status.images_per_second
+        remaining = None
+        if speed and images_per_batch and state in (RUNNING, ELSEWHERE):
+            remaining = max(0, total - status.iteration) * images_per_batch / speed
+        return RunView(
+            run_id=run.run_id,
+            state=state,
+            iteration=status.iteration,
+            iterations=total,
+            images_per_second=speed,
+            remaining=remaining,
+            ap=self._ap(run, final=state == COMPLETED),
+            error=_one_line(status.error) if state == FAILED else None,
+            log=str(run.log_file) if run.log_file.exists() else None,
+        )
+
+    def _ap(self, run: Run, final: bool) -> float | None:
+        path = run.evaluation_file if final else run.metrics_file
+        try:
+            stat = path.stat()
+        except OSError:
+            return None
+        mark = (stat.st_mtime_ns, stat.st_size)
+        seen = self._seen.get(str(path))
+        if seen is None or seen[0] != mark:
+            seen = (mark, self._read(run, final))
+            self._seen[str(path)] = seen
+        return seen[1]
+
+    def _read(self, run: Run, final: bool) -> float | None:
+        try:
+            if final:
+                value = ((run.evaluation() or {}).get("metrics") or {}).get(self.metric)
+            else:
+                evaluations = [e for e in run.metrics() if e["kind"] == "evaluation"]
+                value = evaluations[-1].get(self.metric) if evaluations else None
+        except (UserError, OSError, AttributeError):
+            return None
+        return float(value) if isinstance(value, int | float) else None
+
+
+def _one_line(error: dict[str, Any] | None) -> str:
+    """An error of a record, as one line."""
+    if not error:
+        return "no reason on record"
+    text = str(error.get("message") or error.get("kind") or "no reason on record")
+    return text.strip().splitlines()[0] if text.strip() else "no reason on record"
+
+
+def last_line(path: Path | None) -> str | None:
+    """The last line that a process printed: its error, where it died without a record."""
+    try:
+        lines = path.read_text(errors="replace").strip().splitlines() if path else []
+    except OSError:
+        return None
+    return lines[-1] if lines else None

@@ -1,0 +1,66 @@
+"""From a study to its runs: every arm composed with every seed before anything starts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mrbench.config.compose import compose
+from mrbench.config.identity import run_id
+from mrbench.config.schema import RunConfig
+from mrbench.errors import UserError
+from mrbench.study.ablation import Study
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a study. `overrides` are all that differ from the default: base, arm and seed."""
+
+    arm: str
+    seed: int
+    overrides: tuple[str, ...]
+    config: RunConfig
+    run_id: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study's runs, arm by arm. Two arms may ask for the same run: it is done once and counts for both."""
+
+    study: Study
+    runs: tuple[PlannedRun, ...]
+
+    def unique(self) -> dict[str, PlannedRun]:
+        """run id -> the first planned run that asks for it; seeds first, so that a table fills evenly."""
+        order = {seed: i for i, seed in enumerate(self.study.seeds)}
+        found: dict[str, PlannedRun] = {}
+        for run in sorted(self.runs, key=lambda r: order[r.seed]):
+            found.setdefault(run.run_id, run)
+        return found
+
+    def families(self) -> dict[str, str]:
+        """arm -> what its runs share whatever the seed: the run id that they would have with seed 0."""
+        first = {run.arm: run.config for run in reversed(self.runs)}
+        return {arm: run_id(replace(config, seed=0)) for arm, config in first.items()}
+
+
+def make_plan(
+    study: Study,
+    extra: Sequence[str] = (),
+    seeds: Sequence[int] | None = None,
+    config_dir: Path | None = None,
+) -> Plan:
+    """Composes all runs. Order of overrides: base, `extra` (the command line's), arm, seed; the later one holds.
+
+    Raises UserError naming file, arm and what is wrong with it.
+    """
+    study = replace(study, base=study.base + tuple(extra), seeds=tuple(seeds or study.seeds))
+    runs = []
+    for arm in study.arms:
+        for seed in study.seeds:
+            overrides = (*study.base, *arm.overrides, f"seed={seed}")
+            try:
+                config = compose(overrides, config_dir)
+                runs.append(PlannedRun(arm.name, seed, overrides, config, run_id(config)))
+            except UserError as error:
+                raise UserError(f"{study.source}: arm {arm.name}: {error.what}", error.hint) from error
+    return Plan(study, tuple(runs))

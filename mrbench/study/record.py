@@ -1,0 +1,118 @@
+"""<root>/studies/<study>.json: what a study asks, and which runs answer it.
+
+{"study": "demo", "title": ..., "question": ..., "note": ..., "scale": null | "small" | "full",
+ "baseline": "gn", "metrics": ["box/AP", "mask/AP"], "base": [overrides],
+ "arms": {"gn": {"overrides": [...], "published": null | row id, "note": "", "family": run id with seed 0,
+                 "runs": {"0": run id, "1": run id}}}}
+"""
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from mrbench.config.suggest import did_you_mean
+from mrbench.errors import UserError
+from mrbench.runs.files import read_json, write_json
+from mrbench.study.plan import Plan
+
+
+@dataclass
+class ArmRecord:
+    """An arm in the record; `runs` maps seed to run id, `family` tells whether they all belong to one recipe."""
+
+    overrides: list[str] = field(default_factory=list)
+    published: str | None = None
+    note: str = ""
+    family: str = ""
+    runs: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass
+class StudyRecord:
+    """A study on disk."""
+
+    study: str
+    baseline: str
+    title: str = ""
+    question: str = ""
+    note: str = ""
+    scale: str | None = None
+    metrics: list[str] = field(default_factory=list)
+    base: list[str] = field(default_factory=list)
+    arms: dict[str, ArmRecord] = field(default_factory=dict)
+
+    def run_ids(self) -> list[str]:
+        """All runs, each once."""
+        return list(dict.fromkeys(r for arm in self.arms.values() for r in arm.runs.values()))
+
+    def seeds(self) -> list[int]:
+        return sorted({seed for arm in self.arms.values() for seed in arm.runs})
+
+
+def study_file(root: Path, name: str) -> Path:
+    return root / "studies" / f"{name}.json"
+
+
+def read_study(root: Path, name: str) -> StudyRecord:
+    """Raises UserError when there is no such study (with the nearest names), or its record is damaged."""
+    path = study_file(root, name)
+    found = read_json(path)
+    if found is None:
+        names = sorted(p.stem for p in path.parent.glob("*.json")) if path.parent.is_dir() else []
+        raise UserError(
+            f"There is no study '{name}' in {path.parent}",
+            did_you_mean(name, names, "A sweep makes it: mrbench sweep ablations/demo.yaml"),
+        )
+    try:
+        arms = {
+            name: ArmRecord(**{**_known(ArmRecord, arm), "runs": {int(s): str(r) for s, r in arm["runs"].items()}})
+            for name, arm in found["arms"].items()
+        }
+        return StudyRecord(**{**_known(StudyRecord, found), "arms": arms})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged: {error!r}", "Remove it and sweep again: runs that are complete are found again."
+        ) from error
+
+
+def _known(kind: Any, found: dict[str, Any]) -> dict[str, Any]:
+    """The keys that this version knows; another version's are passed over."""
+    names = {f.name for f in fields(kind)}
+    return {k: v for k, v in found.items() if k in names}
+
+
+def write_study(root: Path, plan: Plan) -> tuple[StudyRecord, list[str]]:
+    """Enters a plan into the study's record, atomically; returns the record and what to tell about it.
+
+    What was there stays: other seeds, and arms that the plan does not have. The exception is an arm whose recipe
+    has changed: seeds of another recipe in one mean would be wrong, so the arm's list starts anew, and it is said
+    (the runs themselves are not touched).
+    """
+    study, families = plan.study, plan.families()
+    path = study_file(root, study.name)
+    old = read_study(root, study.name).arms if path.exists() else {}
+    notes, arms = [], dict(old)
+    for arm in study.arms:
+        runs: dict[int, str] = {}
+        if arm.name in old:
+            if old[arm.name].family == families[arm.name]:
+                runs = dict(old[arm.name].runs)
+            else:
+                notes.append(f"{study.name}: arm {arm.name} has changed; its earlier runs leave the study's record")
+        runs |= {run.seed: run.run_id for run in plan.runs if run.arm == arm.name}
+        arms[arm.name] = ArmRecord(
+            list(arm.overrides), arm.published, arm.note, families[arm.name], dict(sorted(runs.items()))
+        )
+    record = StudyRecord(
+        study=study.name,
+        baseline=study.baseline,
+        title=study.title,
+        question=study.question,
+        note=study.note,
+        scale=study.scale,
+        metrics=list(study.metrics),
+        base=list(study.base),
+        arms=arms,
+    )
+    write_json(path, asdict(record))
+    return record, notes
