@@ -1,0 +1,75 @@
+"""A study's answers: every arm's mean, difference and decision, by metric. All tables and charts come from it."""
+
+from dataclasses import dataclass
+
+from mrbench.report import images, published, statistics
+from mrbench.report.collect import Study
+from mrbench.report.statistics import Difference, Spread, Summary
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One metric of a study. `differences` has every arm but the baseline."""
+
+    metric: str
+    summaries: dict[str, Summary]
+    differences: dict[str, Difference]
+    pairs: Spread
+    within: Spread
+    published: dict[str, float]  # arm -> published value, where the arm names a row that has one
+    published_changes: dict[str, float]
+
+    @property
+    def digits(self) -> int:
+        """Decimals worth printing: the second one means something only where seeds differ by less than 0.5."""
+        return 2 if self.within.df and self.within.sd < 0.5 else 1
+
+
+@dataclass(frozen=True)
+class Report:
+    study: Study
+    answers: tuple[Answer, ...]
+    resamples: int  # of images; 0: intervals hold the choice of seeds only
+    image_problem: str  # why intervals do not hold the choice of images, or not in all rows
+
+    @property
+    def challengers(self) -> list[str]:
+        """The arms that are compared with the baseline."""
+        return [arm.name for arm in self.study.arms if arm.name != self.study.baseline]
+
+
+def build(study: Study, resamples: int = images.RESAMPLES) -> Report:
+    """Every number of the report. `resamples=0` leaves the choice of images out.
+
+    Raises UserError where an arm names a published row that does not exist.
+    """
+    sampler = images.Sampler(study, resamples)
+    answers = tuple(_answer(study, metric, sampler) for metric in study.metrics)
+    return Report(study, answers, sampler.resamples, sampler.problem)
+
+
+def _answer(study: Study, metric: str, sampler: images.Sampler) -> Answer:
+    scores = {arm.name: arm.scores(metric) for arm in study.arms}
+    pairs, within = statistics.of_pairs(scores), statistics.within_arms(scores)
+    baseline = study.baseline
+    summaries = {
+        name: statistics.summarise(own, within, sampler.of_mean(metric, name, tuple(own)))
+        for name, own in scores.items()
+    }
+    differences = {
+        name: statistics.compare(own, scores[baseline], pairs, within, sampler.of_difference(metric, name, baseline))
+        for name, own in scores.items()
+        if name != baseline
+    }
+    rows = {arm.name: arm.published for arm in study.arms if arm.published}
+    values = {name: published.lookup(row).metrics.get(metric) for name, row in rows.items()}
+    changes = {name: published.change(row, rows.get(baseline), metric) for name, row in rows.items()}
+    return Answer(
+        metric=metric,
+        summaries=summaries,
+        differences=differences,
+        pairs=pairs,
+        within=within,
+        published={name: value for name, value in values.items() if value is not None},
+        published_changes={name: value for name, value in changes.items() if value is not None},
+    )

@@ -1,0 +1,259 @@
+"""The report's charts (matplotlib, drawn without a display): AP by arm, differences, training curves.
+
+Colours are Okabe and Ito's, which the colour-blind tell apart; what a colour says is said by shape or filling too,
+so that a print in grey can be read. Every function returns a figure; `save` and `inline_svg` put it out.
+"""
+
+import io
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from mrbench.report import words
+from mrbench.report.build import Answer, Report
+from mrbench.report.collect import Arm
+from mrbench.report.statistics import BETTER, WORSE
+from mrbench.runs.files import replacing
+
+INK, FAINT, RULE = "#1b1f24", "#59636e", "#d8dee4"
+BLUE, VERMILION = "#0072b2", "#d55e00"
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe & Ito, without yellow and black
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.3)), (0, (6, 1.5, 1, 1.5)))
+BAND_FROM = 2  # seeds
+STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": FAINT,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": INK,
+    "xtick.color": FAINT,
+    "ytick.color": INK,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 9,
+    "grid.color": RULE,
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "svg.fonttype": "none",  # text stays text: to be read aloud, searched, and drawn in the page's colours
+    "svg.hashsalt": "mrbench",  # the same numbers give the same file
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with matplotlib.rc_context(STYLE):
+        yield
+
+
+def _label(name: str, width: int = 22) -> str:
+    return "\n".join(textwrap.wrap(name, width, break_on_hyphens=False)) or name
+
+
+def _rows(
+    report: Report, arms: Sequence[str], answers: Sequence[Answer], row_height: float
+) -> tuple[Figure, list[Axes]]:
+    """A panel a metric, side by side, one line an arm from the top down; arm names once, at the left."""
+    lines = sum(1 + 0.45 * _label(arm).count("\n") for arm in arms)
+    figure = Figure(figsize=(1.7 + 2.95 * len(answers), 0.95 + row_height * lines), layout="constrained")
+    axes = list(np.atleast_1d(figure.subplots(1, len(answers), sharey=True, squeeze=True)))
+    for ax, answer in zip(axes, answers, strict=True):
+        ax.set_title(words.metric_name(answer.metric))
+        ax.set_yticks(range(len(arms)), [_label(arm) for arm in arms])
+        ax.set_ylim(len(arms) - 0.4, -0.6)
+        ax.tick_params(axis="y", length=0)
+        ax.spines["left"].set_visible(False)
+        ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        ax.grid(axis="x")
+        ax.set_axisbelow(True)
+    return figure, axes
+
+
+def accuracy(report: Report, answers: Sequence[Answer] | None = None) -> Figure:
+    """Score by arm: mean with its 95 % interval, every seed as a point, the baseline's mean as a line through all."""
+    answers = report.answers if answers is None else answers
+    with _style():
+        arms = [arm.name for arm in report.study.arms]
+        figure, axes = _rows(report, arms, answers, 0.4)
+        for ax, answer in zip(axes, answers, strict=True):
+            _accuracy_panel(ax, report, answer)
+    return figure
+
+
+def _accuracy_panel(ax: Axes, report: Report, answer: Answer) -> None:
+    baseline = answer.summaries[report.study.baseline].mean
+    if baseline is not None:
+        ax.axvline(baseline, color=FAINT, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+    for y, arm in enumerate(report.study.arms):
+        found = answer.summaries[arm.name]
+        base = arm.name == report.study.baseline
+        colour = INK if base else BLUE
+        if found.mean is None:
+            ax.text(0.02, y, "no result yet", transform=ax.get_yaxis_transform(), va="center", color=FAINT, size=8)
+            continue
+        if found.interval:
+            ax.plot(
+                [found.interval.low, found.interval.high], [y, y], color=colour, linewidth=2, solid_capstyle="butt"
+            )
+        ax.plot(found.mean, y, "D" if base else "o", color=colour, markersize=6.5, zorder=4)
+        seeds = list(arm.scores(answer.metric).values())
+        if len(seeds) > 1:
+            ax.plot(seeds, [y + 0.26] * len(seeds), "|", color=colour, markersize=5, markeredgewidth=1.1, alpha=0.75)
+        if arm.name in answer.published:
+            ax.plot(answer.published[arm.name], y, "s", color=VERMILION, markerfacecolor="none", markersize=6.5)
+    ax.margins(x=0.06)
+    low, high = ax.get_xlim()
+    if high - low < 1:  # an axis over tenths of a point would make noise look like news
+        ax.set_xlim((low + high) / 2 - 0.5, (low + high) / 2 + 0.5)
+
+
+def differences(report: Report, answers: Sequence[Answer] | None = None) -> Figure:
+    """Forest plot: each arm less the baseline with its 95 % interval; filled where it is decided, hollow where not."""
+    answers = report.answers if answers is None else answers
+    with _style():
+        figure, axes = _rows(report, report.challengers, answers, 0.44)
+        for ax, answer in zip(axes, answers, strict=True):
+            ax.axvline(0, color=INK, linewidth=0.9, zorder=1)
+            for y, arm in enumerate(report.challengers):
+                _difference_row(ax, y, answer, arm)
+            low, high = ax.get_xlim()
+            reach = max(abs(low), abs(high), 0.5)
+            ax.set_xlim(min(low, -0.15 * reach), max(high, 0.15 * reach))
+            ax.xaxis.set_major_formatter(FuncFormatter(_signed_tick))
+            ax.set_xlabel(f"points, against {textwrap.shorten(report.study.baseline, 24, placeholder='…')}")
+    return figure
+
+
+def _signed_tick(value: float, _: int | None = None) -> str:
+    text = f"{value:+g}".replace("-", "−")
+    return "0" if value == 0 else text
+
+
+def _difference_row(ax: Axes, y: int, answer: Answer, arm: str) -> None:
+    found = answer.differences[arm]
+    if found.mean is None:
+        ax.text(0.02, y, "no result yet", transform=ax.get_yaxis_transform(), va="center", color=FAINT, size=8)
+        return
+    decided = found.decision in (BETTER, WORSE)
+    colour = {BETTER: BLUE, WORSE: VERMILION}.get(found.decision, FAINT)
+    marker = {BETTER: ">", WORSE: "<"}.get(found.decision, "o")
+    if found.interval:
+        limits = [found.interval.low, found.interval.high]
+        ax.plot(limits, [y, y], color=colour, linewidth=2, solid_capstyle="butt", zorder=2)
+    fill = colour if decided else "white"
+    ax.plot(found.mean, y, marker, color=colour, markerfacecolor=fill, markersize=7, markeredgewidth=1.4, zorder=3)
+    text = f"{words.difference(found, answer.digits)}  {found.decision}"
+    ax.annotate(
+        text, (found.mean, y), (0, -8), textcoords="offset points", ha="center", va="top", size=7.5, color=FAINT
+    )
+
+
+def curves(report: Report, metric: str | None = None) -> Figure | None:
+    """A quantity over iterations by arm, its mean over seeds with a band from the lowest seed to the highest.
+
+    `metric` names an evaluated metric; None is the training loss. Returns None where no run has two points of it.
+    """
+    lines = [(arm, line) for arm in report.study.arms if (line := _curve(arm, metric))]
+    if not lines:
+        return None
+    with _style():
+        figure = Figure(figsize=(4.65, 3.1), layout="constrained")
+        ax = figure.subplots()
+        for arm, (x, mean, low, high, seeds) in lines:
+            place = report.study.arms.index(arm)
+            colour = PALETTE[place % len(PALETTE)]
+            dash = DASHES[place % len(DASHES)]
+            if seeds >= BAND_FROM:
+                ax.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
+            ax.plot(x, mean, color=colour, linestyle=dash, linewidth=1.6, label=_label(arm.name, 26))
+        ax.set_title(words.metric_name(metric) if metric else "training loss")
+        ax.set_xlabel("iteration")
+        ax.grid(axis="y")
+        ax.set_axisbelow(True)
+        ax.margins(x=0.01)
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        columns = 2 if len(lines) > 3 else len(lines)
+        figure.legend(loc="outside lower center", ncols=columns, handlelength=2.6, columnspacing=1.4)
+        if metric:
+            ax.set_ylim(bottom=max(0.0, ax.get_ylim()[0]))
+    return figure
+
+
+def _curve(arm: Arm, metric: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int] | None:
+    """Iterations, mean, lowest and highest over the seeds at iterations that all have, and how many seeds."""
+    kind, name = ("evaluation", metric) if metric else ("train", "loss")
+    seeds = []
+    for run in arm.runs:
+        x, y = run.curve(kind, name)
+        if len(x) > 1:
+            seeds.append(dict(zip(x, _smooth(np.array(y)) if metric is None else y, strict=True)))
+    if not seeds:
+        return None
+    longest = max(max(seed) for seed in seeds)
+    seeds = [seed for seed in seeds if max(seed) >= 0.5 * longest]  # a run that has just begun must not cut the rest
+    common = sorted(set.intersection(*(set(seed) for seed in seeds)))
+    if len(common) < 2:
+        seeds = [max(seeds, key=len)]
+        common = sorted(seeds[0])
+    values = np.array([[seed[x] for x in common] for seed in seeds], dtype=float)
+    return np.array(common), values.mean(0), values.min(0), values.max(0), len(seeds)
+
+
+def _smooth(y: np.ndarray) -> np.ndarray:
+    """Running mean over a twentieth of the points (odd, shorter at the ends): single batches are noise."""
+    half = len(y) // 40
+    sums = np.concatenate([[0.0], np.cumsum(y)])
+    index = np.arange(len(y))
+    reach = np.minimum(np.minimum(index, len(y) - 1 - index), half)
+    return (sums[index + reach + 1] - sums[index - reach]) / (2 * reach + 1)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes `path` with the suffixes .svg and .png (200 dots an inch), each whole or not at all."""
+    with _style():
+        for suffix in (".svg", ".png"):
+            metadata = {"Date": None} if suffix == ".svg" else None
+            with replacing(path.with_suffix(suffix)) as temporary:
+                figure.savefig(temporary, format=suffix[1:], dpi=200, metadata=metadata)
+
+
+def inline_svg(figure: Figure, name: str, description: str) -> str:
+    """The figure as an <svg> element for a page: ids of its own, colours from the page's variables, no links."""
+    stream = io.StringIO()
+    with _style():
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = re.sub(r'\s(xmlns(:\w+)?|version)="[^"]*"', "", text)
+    text = text.replace("xlink:href", "href")
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
+    text = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', text)
+    text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
+    for colour, variable in ((INK, "ink"), (FAINT, "faint"), (RULE, "rule"), ("#ffffff", "paper"), ("white", "paper")):
+        text = re.sub(rf"(fill|stroke): {colour}\b", rf"\1: var(--{variable})", text)
+    text = re.sub(r"font: ([\d.]+px) [^;\"]+", r"font-size: \1", text)
+    width, height = re.search(r'width="([\d.]+)pt"', text), re.search(r'height="([\d.]+)pt"', text)
+    if width and height:
+        text = text.replace(f" {width[0]}", "", 1).replace(f" {height[0]}", "", 1)
+        text = text.replace("<svg", f'<svg style="max-width: {float(width[1]) * 1.333:.0f}px"', 1)
+    label = description.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1).strip()

@@ -1,0 +1,122 @@
+"""A table as text: Markdown, CSV, LaTeX and HTML."""
+
+import csv
+import io
+import re
+from html import escape
+
+from mrbench.report.table import Row, Table
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",
+    "±": r"$\pm$",
+    "−": r"$-$",
+    "–": "--",
+    "×": r"$\times$",
+}
+
+
+def grouped(table: Table) -> list[tuple[str, list[Row]]]:
+    """The rows under their headings, in order."""
+    groups: dict[str, list[Row]] = {}
+    for row in table.rows:
+        groups.setdefault(row.group, []).append(row)
+    return list(groups.items())
+
+
+def one_line(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def markdown_escape(text: str) -> str:
+    """Plain text inside Markdown: pipes would end a cell; stars, underscores, brackets would be markup."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", one_line(text))
+
+
+def markdown(table: Table) -> str:
+    """GitHub's tables, one a group."""
+    parts = []
+    for heading, rows in grouped(table):
+        lines = [f"**{markdown_escape(heading)}**", ""] if heading else []
+        lines.append("| " + " | ".join(markdown_escape(column.title) for column in table.columns) + " |")
+        lines.append("|" + "|".join("---:" if column.numeric else "---" for column in table.columns) + "|")
+        lines += ["| " + " | ".join(markdown_escape(cell.text) for cell in row.cells) + " |" for row in rows]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def comma_separated(table: Table) -> str:
+    """One header, one line a row, numbers at full precision, nothing for what is not known."""
+    names = ([table.group] if table.group else []) + [name for column in table.columns for name in column.values]
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in table.records())
+    return stream.getvalue()
+
+
+def latex_escape(text: str) -> str:
+    """Text that LaTeX prints as it stands; characters beyond Latin-1 that it may not have become question marks."""
+    escaped = "".join(_LATEX.get(character, character) for character in one_line(text))
+    return escaped.encode("latin-1", "replace").decode("latin-1")
+
+
+def latex(table: Table) -> str:
+    """A `tabular` in the manner of booktabs (\\usepackage{booktabs}), to be put into a table environment."""
+    width = len(table.columns)
+    lines = [
+        rf"\begin{{tabular}}{{@{{}}{''.join('r' if c.numeric else 'l' for c in table.columns)}@{{}}}}",
+        r"\toprule",
+    ]
+    lines.append(" & ".join(latex_escape(column.title) for column in table.columns) + r" \\")
+    for heading, rows in grouped(table):
+        lines.append(r"\midrule")
+        if heading:
+            lines += [
+                rf"\multicolumn{{{width}}}{{@{{}}l}}{{\emph{{{latex_escape(heading)}}}}} \\",
+                r"\addlinespace[2pt]",
+            ]
+        lines += [" & ".join(latex_escape(cell.text) for cell in row.cells) + r" \\" for row in rows]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def html(table: Table, caption: str) -> str:
+    """A table that a screen reader can walk: caption, column and row headings with their scope."""
+    width = len(table.columns)
+    lines = [
+        f'<div class="scroll" role="region" aria-label="{escape(table.title)}" tabindex="0">',
+        f'<table class="{escape(table.name)}">',
+        f"<caption>{escape(caption)}</caption>" if caption else "",
+        "<thead><tr>",
+        *(f'<th scope="col"{_numeric(column.numeric)}>{escape(column.title)}</th>' for column in table.columns),
+        "</tr></thead>",
+    ]
+    for heading, rows in grouped(table):
+        lines.append("<tbody>")
+        if heading:
+            lines.append(f'<tr class="group"><th scope="rowgroup" colspan="{width}">{escape(heading)}</th></tr>')
+        for row in rows:
+            lines.append(f'<tr class="{escape(row.mark.replace(" ", "-"))}">' if row.mark else "<tr>")
+            for position, (column, cell) in enumerate(zip(table.columns, row.cells, strict=True)):
+                tag = 'th scope="row"' if position == 0 else "td"
+                lines.append(f"<{tag}{_numeric(column.numeric)}>{escape(cell.text)}</{tag.split()[0]}>")
+            lines.append("</tr>")
+        lines.append("</tbody>")
+    return "\n".join([*filter(None, lines), "</table></div>"])
+
+
+def _numeric(numeric: bool) -> str:
+    return ' class="n"' if numeric else ""
