@@ -1,0 +1,56 @@
+"""Anchors: the RPN's reference boxes on every pixel of every level (Ren et al. 2015)."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+class AnchorGrid:
+    """One size a level, one box a ratio (height over width), centred on multiples of the stride.
+
+    Centres and shapes are not rounded (Detectron2's DefaultAnchorGenerator with offset 0). Grids are kept, because
+    few picture shapes occur in a run.
+    """
+
+    def __init__(self, sizes: list[float], ratios: list[float], strides: list[int]) -> None:
+        self.strides = strides
+        self.cells = [_cell(size, ratios) for size in sizes]  # a level: [A, 4] around the origin
+        self._kept: dict[tuple[tuple[tuple[int, int], ...], torch.device], Tensor] = {}
+
+    @property
+    def per_position(self) -> int:
+        return len(self.cells[0])
+
+    def __call__(self, shapes: list[tuple[int, int]], device: torch.device) -> Tensor:
+        """All anchors [N, 4] for levels of the given (height, width); order: level, row, column, ratio."""
+        key = (tuple(shapes), device)
+        if key not in self._kept:
+            if len(self._kept) > 256:
+                self._kept.clear()
+            self._kept[key] = torch.cat(
+                [
+                    _grid(cell, stride, shape)
+                    for cell, stride, shape in zip(self.cells, self.strides, shapes, strict=True)
+                ]
+            ).to(device)
+        return self._kept[key]
+
+
+def _cell(size: float, ratios: list[float]) -> Tensor:
+    boxes = []
+    for ratio in ratios:
+        w = math.sqrt(size**2 / ratio)
+        h = ratio * w
+        boxes.append([-w / 2, -h / 2, w / 2, h / 2])
+    return torch.tensor(boxes)
+
+
+def _grid(cell: Tensor, stride: int, shape: tuple[int, int]) -> Tensor:
+    y, x = torch.meshgrid(
+        torch.arange(shape[0], dtype=torch.float32) * stride,
+        torch.arange(shape[1], dtype=torch.float32) * stride,
+        indexing="ij",
+    )
+    centres = torch.stack([x, y, x, y], -1)
+    return (centres[:, :, None] + cell).reshape(-1, 4)

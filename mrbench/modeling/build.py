@@ -1,0 +1,68 @@
+"""From a model's configuration to the network."""
+
+from mrbench.config.schema import BackboneConfig, ModelConfig
+from mrbench.errors import UserError
+from mrbench.modeling.box_head import BoxHead
+from mrbench.modeling.detector import MaskRCNN
+from mrbench.modeling.fpn import FPN
+from mrbench.modeling.mask_head import MaskHead
+from mrbench.modeling.norm import averages_over_samples
+from mrbench.modeling.pooler import Pooler
+from mrbench.modeling.pretrained import load_backbone
+from mrbench.modeling.resnet import ResNet
+from mrbench.modeling.rpn import RPN
+
+HEAD_LEVELS = 4  # the heads see P2..P5
+
+
+def build_detector(config: ModelConfig, num_classes: int) -> MaskRCNN:
+    """The network with its initial weights, those of the body from `config.backbone.weights` where it is set.
+
+    Raises UserError where parts of the configuration do not fit together or the weights do not fit the body.
+    """
+    body = build_backbone(config.backbone, config.group_size)
+    neck = FPN(body.out_channels, config.neck.channels, config.neck.norm, config.group_size, config.neck.last_level)
+    if len(config.rpn.anchor_sizes) != len(neck.strides):
+        raise UserError(
+            f"model.rpn.anchor_sizes has {len(config.rpn.anchor_sizes)} values, "
+            f"but the pyramid has {len(neck.strides)} levels.",
+            "Give one size a level; model.neck.last_level=pool adds a fifth level, none leaves it out.",
+        )
+    if config.pooler.method == "separable" and config.pooler.sampling_ratio < 1:
+        raise UserError(
+            "model.pooler.method=separable needs a fixed number of sampling points.",
+            "Set model.pooler.sampling_ratio=2, or model.pooler.method=torchvision.",
+        )
+    channels, pooler, group_size = config.neck.channels, config.pooler, config.group_size
+    strides = neck.strides[:HEAD_LEVELS]
+    with_masks = config.mask_head.enabled
+    return MaskRCNN(
+        backbone=body,
+        neck=neck,
+        rpn=RPN(config.rpn, channels, neck.strides),
+        box_pooler=Pooler(pooler, pooler.box_size, strides),
+        box_head=BoxHead(config.box_head, channels, pooler.box_size, num_classes, group_size),
+        mask_pooler=Pooler(pooler, pooler.mask_size, strides) if with_masks else None,
+        mask_head=MaskHead(config.mask_head, channels, num_classes, group_size) if with_masks else None,
+        roi=config.roi,
+        inference=config.inference,
+        num_classes=num_classes,
+        pixel_mean=list(config.pixel_mean),
+        pixel_std=list(config.pixel_std),
+        compact=averages_over_samples(config.box_head.norm) or averages_over_samples(config.mask_head.norm),
+    )
+
+
+def build_backbone(config: BackboneConfig, group_size: int | None) -> ResNet:
+    body = ResNet(
+        depth=config.depth,
+        width=config.width,
+        stem=config.stem,
+        norm=config.norm,
+        group_size=group_size,
+        freeze_at=config.freeze_at,
+        stride_in_1x1=config.stride_in_1x1,
+    )
+    if config.weights is not None:
+        load_backbone(body, config)
+    return body

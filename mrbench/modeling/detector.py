@@ -1,0 +1,158 @@
+"""Mask R-CNN (He et al. 2017): backbone, pyramid, proposals, and the box and mask branches, over whole batches."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from mrbench.config.schema import InferenceConfig, RoIConfig
+from mrbench.data.batch import Batch, MaskWindows
+from mrbench.modeling import boxes as box_ops
+from mrbench.modeling.box_head import BoxHead, box_losses
+from mrbench.modeling.fpn import FPN
+from mrbench.modeling.losses import LossTerm
+from mrbench.modeling.mask_head import MaskHead, mask_loss
+from mrbench.modeling.mask_targets import coverage_targets
+from mrbench.modeling.norm import held_statistics
+from mrbench.modeling.pooler import Pooler
+from mrbench.modeling.postprocess import Detections, Found, select, to_original
+from mrbench.modeling.resnet import ResNet
+from mrbench.modeling.roi_samples import RoISamples, sample_rois
+from mrbench.modeling.rpn import RPN, Proposals
+
+MaskTarget = Callable[[MaskWindows, Tensor, Tensor, Tensor, int], Tensor]
+
+
+class MaskRCNN(nn.Module):
+    """`forward` gives the losses of a batch, `detect` its detections.
+
+    compact: keep only the RoIs that are in use before they enter the heads. It makes the host wait for the device,
+    but the places that are not in use must not reach a norm that averages over RoIs, and on a CPU they cost time.
+    mask_target: the mask branch's target; see `mrbench.modeling.mask_targets.coverage_targets`.
+    """
+
+    def __init__(
+        self,
+        backbone: ResNet,
+        neck: FPN,
+        rpn: RPN,
+        box_pooler: Pooler,
+        box_head: BoxHead,
+        mask_pooler: Pooler | None,
+        mask_head: MaskHead | None,
+        roi: RoIConfig,
+        inference: InferenceConfig,
+        num_classes: int,
+        pixel_mean: list[float],
+        pixel_std: list[float],
+        compact: bool,
+        mask_target: MaskTarget = coverage_targets,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.neck = neck
+        self.rpn = rpn
+        self.box_pooler = box_pooler
+        self.box_head = box_head
+        self.mask_pooler = mask_pooler
+        self.mask_head = mask_head
+        self.roi = roi
+        self.inference = inference
+        self.num_classes = num_classes
+        self.compact = compact
+        self.mask_target = mask_target
+        self.pixel_mean: Tensor
+        self.pixel_std: Tensor
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
+
+    def forward(self, batch: Batch) -> dict[str, LossTerm]:
+        """Losses before normalisation: rpn_objectness, rpn_box, box_class, box_regression and, with a mask branch,
+        mask. A term's loss is sum / max(count, 1); add up both over the parts of a global batch first."""
+        features = self.features(batch)
+        output = self.rpn(features)
+        losses = self.rpn.losses(output, batch.labels >= 0, batch.boxes, batch.seeds)
+        samples = self._sample(batch, self.rpn.propose(output, batch.sizes))
+        losses |= self._box_losses(features, samples)
+        if self.mask_head is not None:
+            if batch.masks is None:
+                raise ValueError("a mask branch needs a batch with masks")
+            losses["mask"] = self._mask_loss(features, samples, batch.masks)
+        return losses
+
+    @torch.no_grad()
+    def count_samples(self, batch: Batch) -> dict[str, Tensor]:
+        """The counts of `forward`'s losses alone. Leaves running statistics as they are."""
+        with held_statistics(self):
+            features = self.features(batch)
+            samples = self._sample(batch, self.rpn.propose(self.rpn(features), batch.sizes))
+        anchors = samples.boxes.new_tensor(float(self.rpn.config.samples * len(batch)))
+        rois = samples.used.sum().float()
+        counts = {"rpn_objectness": anchors, "rpn_box": anchors, "box_class": rois, "box_regression": rois}
+        if self.mask_pooler is not None:
+            counts["mask"] = samples.foreground.sum() * float((2 * self.mask_pooler.size) ** 2)
+        return counts
+
+    def features(self, batch: Batch) -> list[Tensor]:
+        """The pyramid of a batch, P2 first."""
+        return self.neck(self.backbone(self.normalise(batch.images, batch.sizes)))
+
+    def normalise(self, images: Tensor, sizes: Tensor) -> Tensor:
+        """uint8 RGB [B, 3, H, W] -> float32 with mean and deviation taken out, zero in the padding."""
+        x = images.to(self.pixel_mean.dtype).sub_(self.pixel_mean).div_(self.pixel_std)
+        y = torch.arange(x.shape[2], device=x.device) < sizes[:, :1]
+        across = torch.arange(x.shape[3], device=x.device) < sizes[:, 1:]
+        return x.mul_((y[:, :, None] & across[:, None])[:, None])
+
+    @torch.no_grad()
+    def detect(self, batch: Batch) -> list[Detections]:
+        """Detections of every image, in the pixels of its file. Call it in eval mode."""
+        features = self.features(batch)
+        proposals = self.rpn.propose(self.rpn(features), batch.sizes)
+        image = torch.arange(len(batch), device=batch.sizes.device)[:, None].expand_as(proposals.valid)
+        boxes, image, valid = proposals.boxes.flatten(0, 1), image.flatten(), proposals.valid.flatten()
+        if self._compacts(boxes):
+            boxes, image, valid = boxes[valid], image[valid], valid[valid]
+        logits, deltas = self.box_head(self.box_pooler(features, boxes, image))
+        scores = torch.where(valid[:, None], logits.softmax(1)[:, : self.num_classes], 0.0)
+        found = select(scores, deltas, boxes, image, batch.sizes, self.roi.box_weights, self.inference)
+        return self._finish(batch, found, self.masks_of(features, found.boxes, found.image, found.labels))
+
+    def masks_of(self, features: list[Tensor], boxes: Tensor, image: Tensor, labels: Tensor) -> Tensor | None:
+        """Mask probabilities [R, M, M] inside `boxes` [R, 4] (the network's pixels) of images `image` [R] for classes
+        `labels` [R]; None without a mask branch."""
+        if self.mask_pooler is None or self.mask_head is None:
+            return None
+        return self.mask_head(self.mask_pooler(features, boxes, image), labels).sigmoid()
+
+    def _finish(self, batch: Batch, found: Found, masks: Tensor | None) -> list[Detections]:
+        boxes = to_original(found.boxes, batch.sizes[found.image], batch.original_sizes[found.image])
+        seen = box_ops.has_area(boxes)
+        counts = torch.zeros(len(batch), dtype=torch.int64, device=boxes.device)
+        split = counts.index_add_(0, found.image, seen.long()).tolist()
+        parts = [found_part[seen].split(split) for found_part in (boxes, found.scores, found.labels)]
+        of_masks = [None] * len(batch) if masks is None else masks[seen].split(split)
+        return [Detections(*one) for one in zip(*parts, of_masks, strict=True)]
+
+    def _sample(self, batch: Batch, proposals: Proposals) -> RoISamples:
+        return sample_rois(proposals, batch.boxes, batch.labels, batch.seeds, self.num_classes, self.roi)
+
+    def _compacts(self, boxes: Tensor) -> bool:
+        return self.compact or not boxes.is_cuda
+
+    def _box_losses(self, features: list[Tensor], samples: RoISamples) -> dict[str, LossTerm]:
+        rois = samples.flat(samples.used if self._compacts(samples.boxes) else None)
+        logits, deltas = self.box_head(self.box_pooler(features, rois.boxes, rois.image))
+        deltas = self.box_head.of_class(deltas, rois.labels)
+        target = box_ops.encode(rois.boxes, rois.truth, self.roi.box_weights)
+        return box_losses(logits, deltas, rois.labels, target, rois.used, rois.foreground, self.roi.smooth_l1_beta)
+
+    def _mask_loss(self, features: list[Tensor], samples: RoISamples, masks: MaskWindows) -> LossTerm:
+        assert self.mask_pooler is not None
+        assert self.mask_head is not None
+        # the foreground comes first, and there is never more of it than its fraction
+        most = int(self.roi.samples * self.roi.positive_fraction)
+        rois = samples.flat(samples.foreground if self._compacts(samples.boxes) else None, most)
+        logits = self.mask_head(self.mask_pooler(features, rois.boxes, rois.image), rois.labels)
+        target = self.mask_target(masks, rois.boxes, rois.image, rois.instance, logits.shape[-1])
+        return mask_loss(logits, target, rois.foreground)

@@ -1,0 +1,69 @@
+"""From scored regions to detections: threshold, suppression class by class, the best of every image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mrbench.config.schema import InferenceConfig
+from mrbench.modeling import boxes as box_ops
+
+
+@dataclass
+class Detections:
+    """What was found in one image, by falling score."""
+
+    boxes: Tensor  # float32 [N, 4] xyxy in the pixels of the image file
+    scores: Tensor  # float32 [N]
+    labels: Tensor  # int64 [N] in 0..K-1
+    masks: Tensor | None  # float32 [N, M, M]: probabilities inside the box; None without a mask branch
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+@dataclass
+class Found:
+    """Detections of all images in one list: image by image, by falling score in each."""
+
+    boxes: Tensor  # float32 [R, 4] in the network's pixels
+    scores: Tensor  # float32 [R]
+    labels: Tensor  # int64 [R]
+    image: Tensor  # int64 [R]
+
+
+def select(
+    scores: Tensor,
+    deltas: Tensor,
+    rois: Tensor,
+    image: Tensor,
+    sizes: Tensor,
+    weights: Sequence[float],
+    config: InferenceConfig,
+) -> Found:
+    """scores [R, K] and deltas [R, K or 1, 4] of regions `rois` [R, 4] of images `image` [R] with `sizes` [B, 2].
+
+    As Detectron2's fast_rcnn.py, `fast_rcnn_inference_single_image`, for all images at once.
+    """
+    batch, classes = len(sizes), scores.shape[1]
+    region, label = torch.nonzero(scores > config.score_threshold, as_tuple=True)
+    score, image = scores[region, label], image[region]
+    delta = deltas[region, label if deltas.shape[1] > 1 else torch.zeros_like(label)]
+    box = box_ops.clip(box_ops.decode(rois[region], delta, weights), sizes[image])
+    finite = torch.isfinite(box).all(1)
+    box, score = torch.where(finite[:, None], box, 0.0), torch.where(finite, score, 0.0)
+    keep = box_ops.suppress(box, score, image * classes + label, config.nms_threshold)
+    keep = keep[image[keep].argsort(stable=True)]  # by falling score within every image
+    box, score, label, image = box[keep], score[keep], label[keep], image[keep]
+
+    count = torch.zeros(batch, dtype=torch.int64, device=image.device).index_add_(0, image, torch.ones_like(image))
+    rank = torch.arange(len(image), device=image.device) - (count.cumsum(0) - count)[image]
+    best = (rank < config.detections_per_image) & (score > 0)
+    return Found(box[best], score[best], label[best], image[best])
+
+
+def to_original(boxes: Tensor, sizes: Tensor, original_sizes: Tensor) -> Tensor:
+    """Boxes [R, 4] of pictures of `sizes` [R, 2] in the pixels of files of `original_sizes` [R, 2], clipped."""
+    ratio = original_sizes.to(boxes.dtype) / sizes.to(boxes.dtype)
+    return box_ops.clip(boxes * ratio[:, [1, 0, 1, 0]], original_sizes)

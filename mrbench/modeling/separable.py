@@ -1,0 +1,65 @@
+"""RoIAlign as two batched matrix products.
+
+With a fixed number of points a bin, the sampling grid is a tensor product, and bilinear interpolation and the
+average over a bin are separable: out = Wy F Wx^T exactly, with a backward of matrix products, where torchvision's on
+a CPU is a serial scatter. Every region reads its whole level, so this is for small feature maps.
+"""
+
+import torch
+from torch import Tensor
+
+
+def separable_roi_align(
+    feature: Tensor, boxes: Tensor, image: Tensor, size: int, scale: float, points: int, aligned: bool
+) -> Tensor:
+    """torchvision.ops.roi_align of `feature` [B, C, H, W] for boxes [R, 4] of images `image` [R] in any order.
+
+    Returns [R, C, size, size]; `points` samples a bin and axis, at least 1.
+    """
+    if points < 1:
+        raise ValueError("separable RoIAlign needs a fixed number of sampling points")
+    batch, channels, height, width = feature.shape
+    scaled = boxes * scale
+    wy = _weights(scaled[:, 1], scaled[:, 3], size, points, height, aligned).to(feature.dtype)  # [R, size, H]
+    wx = _weights(scaled[:, 0], scaled[:, 2], size, points, width, aligned).to(feature.dtype)
+    rows = feature.permute(0, 2, 3, 1)  # [B, H, W, C]
+    if len(boxes) % batch == 0 and _evenly(image, batch):
+        y = torch.bmm(wy.view(batch, -1, height), rows.reshape(batch, height, width * channels))
+        y = y.view(-1, size, width, channels)
+    else:
+        # bring the regions of an image together; the most in any image decide the padding
+        order = image.argsort(stable=True)
+        count = torch.bincount(image, minlength=batch)
+        most = int(count.max())
+        slot = torch.empty_like(image)
+        place = torch.arange(len(image), device=image.device) - (count.cumsum(0) - count)[image[order]]
+        slot[order] = place + image[order] * most
+        padded = wy.new_zeros(batch * most, size, height).index_copy(0, slot, wy)
+        y = torch.bmm(padded.view(batch, -1, height), rows.reshape(batch, height, width * channels))
+        y = y.view(-1, size, width, channels)[slot]
+    y = y.transpose(1, 2).reshape(len(boxes), width, size * channels)
+    return torch.bmm(wx, y).view(len(boxes), size, size, channels).permute(0, 3, 2, 1)
+
+
+def _evenly(image: Tensor, batch: int) -> bool:
+    """Whether the regions lie image after image, as many of each (asked of CPU tensors only: it would wait)."""
+    if image.is_cuda:
+        return False
+    even = torch.arange(batch).repeat_interleave(len(image) // batch)
+    return bool(torch.equal(image, even))
+
+
+def _weights(low: Tensor, high: Tensor, bins: int, points: int, size: int, aligned: bool) -> Tensor:
+    """How much every pixel of an axis of `size` counts in each of `bins` between `low` and `high`: [R, bins, size]."""
+    if aligned:
+        low, high = low - 0.5, high - 0.5
+        length = high - low
+    else:
+        length = (high - low).clamp(min=1.0)
+    step = (torch.arange(bins * points, dtype=low.dtype, device=low.device) + 0.5) / (bins * points)
+    at = low[:, None] + length[:, None] * step
+    inside = ((at >= -1) & (at <= size)).to(low.dtype)
+    at = at.clamp(0, size - 1)
+    pixel = torch.arange(size, dtype=low.dtype, device=low.device)
+    weight = (1 - (at[..., None] - pixel).abs_()).clamp_(min=0) * inside[..., None]
+    return weight.view(len(low), bins, points, size).mean(2)
