@@ -46,18 +46,16 @@ def evaluate(
     kinds: Sequence[str] = KINDS,
     areas: Sequence[float] = COCO_AREAS,
     max_detections: int = 100,
-    skip_broken: bool = False,
 ) -> Evaluation:
     """COCO evaluation (Lin et al. 2014) of `detections` (COCO results) against `ground_truth` (COCO annotations).
 
     `areas`: limits small | medium and medium | large in square pixels, of the box for boxes and of the mask for
     masks. `max_detections`: the best so many of each image and category count; "AR100" is recall at this number.
-    `skip_broken` leaves broken ground-truth annotations out, with a note, instead of refusing them.
 
     Raises UserError for files that are not COCO's, unknown image or category ids and malformed entries.
     """
     _check_settings(kinds, areas, max_detections)
-    truth = read_ground_truth(ground_truth, kinds, skip_broken)
+    truth = read_ground_truth(ground_truth, kinds)
     if not truth["images"] or not truth["categories"]:
         raise UserError("The ground truth has no images or no categories: there is nothing to evaluate.")
     found = read_detections(detections)
@@ -142,9 +140,9 @@ def _mean(values: NDArray[Any]) -> float | None:
 def _matches(run: COCOeval, images: int) -> KindMatches:
     """COCOeval's results of each (category, area, image), regrouped by detection."""
     categories, thresholds = len(run.params.catIds), len(run.params.iouThrs)
-    results = np.empty(len(run.evalImgs), object)
-    results[:] = run.evalImgs
-    results = results.reshape(categories, len(AREAS), images)
+    flat = np.empty(len(run.evalImgs), object)
+    flat[:] = run.evalImgs
+    results = flat.reshape(categories, len(AREAS), images)
     counts = np.zeros((images, categories, len(AREAS)), np.int32)
     image_parts, category_parts, scores, matched, ignored = [], [], [], [], []
     for k in range(categories):
@@ -190,15 +188,10 @@ def _notes(
         notes.append("There are no detections: every AP and AR is 0.")
     if not truth["annotations"]:
         notes.append("The ground truth has no annotations: nothing is defined.")
-    if truth["problems"]:
-        shown = "; ".join(truth["problems"][:3])
-        notes.append(f"{len(truth['problems'])} broken ground-truth annotations were left out: {shown}.")
     if max_detections != 100:
         notes.append(f"At most {max_detections} detections of an image and category count; AR100 is recall at these.")
     if tuple(map(float, areas)) != COCO_AREAS:
-        notes.append(
-            f"Small and large are below {areas[0]:g} and above {areas[1]:g} square pixels, not COCO's limits."
-        )
+        notes.append(f"Small is below {areas[0]:g} and large above {areas[1]:g} square pixels, unlike COCO's.")
     undefined = [name for name, value in metrics.items() if value is None]
     if undefined and truth["annotations"]:
         notes.append(f"No ground truth for {', '.join(undefined)}.")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +89,7 @@ class Matches:
                 )
         except OSError as error:
             raise UserError(f"Cannot read the matches {path}: {error.strerror or error}.") from None
-        except (KeyError, ValueError, EOFError) as error:
+        except (KeyError, ValueError, EOFError, BadZipFile) as error:
             raise UserError(
                 f"{path} is not a file of matches ({error}).", "Make it again with `mrbench eval RUN`."
             ) from None
@@ -188,8 +189,8 @@ def resampler(matches: Matches, kind: str) -> Callable[[Array], Array]:
         if draw.shape != (len(ground_truth),) or not np.issubdtype(draw.dtype, np.integer) or (draw < 0).any():
             raise ValueError(f"weights must be {len(ground_truth)} integers from 0 on")
         draw = draw.astype(np.int64)
-        wanted = (draw.astype(np.float64) @ ground_truth).reshape(classes, shape[0]).T  # [A, K]
-        wanted = np.repeat(wanted[:, None], shape[1], axis=1).ravel()
+        instances = (draw.astype(np.float64) @ ground_truth).reshape(classes, shape[0]).T  # [A, K]
+        wanted: Array = np.repeat(instances[:, None], shape[1], axis=1).ravel()
 
         base = np.zeros((shape[0], len(order) + 1), np.int64)
         np.cumsum(counted_base * draw[image], axis=1, out=base[:, 1:])
@@ -205,7 +206,7 @@ def resampler(matches: Matches, kind: str) -> Callable[[Array], Array]:
         if len(level):
             groups = np.flatnonzero(np.r_[True, level[1:] != level[:-1]])
             best[level[groups]] = np.maximum.reduceat(precision, groups)
-        best = np.maximum.accumulate(best.reshape(segments, -1)[:, ::-1], axis=1)
-        return np.where(wanted > 0, best.mean(axis=1), np.nan).reshape(shape)
+        envelope = np.maximum.accumulate(best.reshape(segments, -1)[:, ::-1], axis=1)
+        return np.where(wanted > 0, envelope.mean(axis=1), np.nan).reshape(shape)
 
     return table

@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pycocotools import mask as rle_api
 
+from mrbench.data.segmentation import check_segmentation
 from mrbench.errors import UserError
-from mrbench.evaluation.rle import pixels
 
 KINDS = ("box", "mask")
 SHOWN = 5  # offenders named in a message
@@ -24,13 +23,13 @@ class Problem(Exception):
     """Why one entry cannot be used; collected and shown together."""
 
 
-def read_ground_truth(source: Path | dict[str, Any], kinds: Iterable[str], skip_broken: bool = False) -> dict:
+def read_ground_truth(source: Path | dict[str, Any], kinds: Iterable[str]) -> dict[str, Any]:
     """COCO ground truth as COCOeval can take it: copied, checked, areas filled in, masks as compressed RLE.
 
     Annotations are numbered anew from 1: COCOeval takes a match with id 0 for no match and loses annotations
-    with the same id. `skip_broken` leaves broken annotations out and names them under "problems".
+    with the same id.
 
-    Raises UserError when the source is not COCO ground truth or (without `skip_broken`) an annotation is broken.
+    Raises UserError when the source is not COCO ground truth or an annotation is broken.
     """
     where = f"ground truth {source}" if isinstance(source, Path) else "ground truth"
     data = _read_json(source, where) if isinstance(source, Path) else source
@@ -49,7 +48,7 @@ def read_ground_truth(source: Path | dict[str, Any], kinds: Iterable[str], skip_
             f"{where}: an image without id, height and width, or a category without id and name ({error!r})."
         ) from None
     with_masks = "mask" in kinds
-    annotations = []
+    annotations: list[dict[str, Any]] = []
 
     def check(annotation: Any) -> None:
         size = _owner(annotation, sizes, categories)
@@ -71,15 +70,12 @@ def read_ground_truth(source: Path | dict[str, Any], kinds: Iterable[str], skip_
         annotations.append(entry)
 
     problems = _check_all(data["annotations"], check, lambda _, item: f"annotation {item.get('id', '?')}")
-    if problems and not skip_broken:
-        raise UserError(
-            f"{where}: {_listed(problems)}", "Mend the annotations, or leave them out with data.on_error=skip."
-        )
+    if problems:
+        raise UserError(f"{where}: {_listed(problems)}", "Mend or remove these annotations.")
     return {
         "images": [{"id": key, "height": h, "width": w} for key, (h, w) in sorted(sizes.items())],
         "categories": [{"id": key, "name": name} for key, name in sorted(categories.items())],
         "annotations": annotations,
-        "problems": problems,
     }
 
 
@@ -128,21 +124,10 @@ def check_detections(detections: list[dict[str, Any]], truth: dict, kind: str) -
             entry.update(bbox=box, area=box[2] * box[3])
         else:
             rle = _mask(item.get("segmentation"), size)
-            entry.update(segmentation=rle)
+            entry.update(segmentation=rle, area=float(rle_api.area(rle)))
         entries.append(entry)
 
     problems = _check_all(detections, check, lambda number, _: f"detection {number}")
-    if not problems and kind == "mask" and entries:
-        masks = [entry["segmentation"] for entry in entries]
-        covered = pixels([mask["counts"] for mask in masks])
-        expected = np.array([mask["size"][0] * mask["size"][1] for mask in masks])
-        problems = [
-            f"detection {number + 1}: its run lengths add up to {covered[number]} pixels, the image has"
-            f" {expected[number]}"
-            for number in np.flatnonzero(covered != expected)
-        ]
-        for entry, mask in zip(entries, masks, strict=True):
-            entry["area"] = float(rle_api.area(mask))
     if problems:
         raise UserError(
             f"The detections do not fit the ground truth: {_listed(problems)}",
@@ -205,23 +190,9 @@ def _box(item: dict[str, Any]) -> list[float]:
 
 def _mask(value: Any, size: tuple[int, int]) -> dict[str, Any]:
     """Compressed RLE of polygons, run lengths or compressed RLE; raises Problem for anything else."""
-    height, width = size
-    if isinstance(value, dict):
-        counts = value.get("counts")
-        if list(value.get("size", [])) != [height, width]:
-            raise Problem(f"RLE of size {value.get('size')} in an image of size {[height, width]}")
-        if isinstance(counts, list):
-            if not all(isinstance(run, int) and run >= 0 for run in counts) or sum(counts) != height * width:
-                raise Problem(f"run lengths do not add up to {height * width} pixels")
-            return rle_api.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-        if not counts or not isinstance(counts, (str, bytes)):
-            raise Problem("RLE without counts")
-        return {"size": [height, width], "counts": counts}
-    if not isinstance(value, list) or not value:
-        raise Problem("no segmentation")
-    for polygon in value:
-        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-            raise Problem("polygon that is not a list of at least 3 points")
-        for coordinate in polygon:
-            _number(coordinate, "polygon coordinate")
-    return rle_api.merge(rle_api.frPyObjects(value, height, width))
+    segmentation, reason = check_segmentation(value, *size)
+    if segmentation is None:
+        raise Problem(reason or "no segmentation")
+    if isinstance(segmentation, dict):
+        return segmentation
+    return rle_api.merge(rle_api.frPyObjects(segmentation, *size))
