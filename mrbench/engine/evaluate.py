@@ -1,0 +1,159 @@
+"""COCO's numbers for a model or a finished run, computed by all its processes."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from mrbench.config.schema import RunConfig
+from mrbench.data.coco import CocoDataset
+from mrbench.data.loader import eval_loader
+from mrbench.data.sources import open_split
+from mrbench.engine import checkpoint
+from mrbench.engine.distributed import (
+    World,
+    choose_device,
+    main_process_first,
+    process_group,
+    set_threads,
+    share_buffers,
+)
+from mrbench.engine.precision import autocast, check_precision, set_matmul_precision
+from mrbench.engine.processes import run_processes
+from mrbench.errors import UserError
+from mrbench.evaluation.coco import Evaluation, evaluate
+from mrbench.evaluation.inference import detect_dataset, gather
+from mrbench.modeling.build import build_detector
+from mrbench.modeling.detector import MaskRCNN
+from mrbench.runs.files import replacing, write_json
+from mrbench.runs.record import Run
+
+Progress = Callable[[int], None]
+
+
+@dataclass
+class Result:
+    """An evaluation with the detections (COCO results) that it is of, and the seconds that both took."""
+
+    evaluation: Evaluation
+    detections: list[dict[str, Any]]
+    seconds: float
+
+
+def evaluate_model(
+    model: MaskRCNN,
+    config: RunConfig,
+    dataset: CocoDataset,
+    device: torch.device,
+    world: World,
+    progress: Progress | None = None,
+) -> Result | None:
+    """Detect on all images of `dataset`, each by one of the processes, and evaluate at rank 0; None elsewhere.
+
+    All processes call together, with the same weights. `progress` is called with the images that this process has
+    done; what it raises ends the evaluation.
+    """
+    start = time.perf_counter()
+    share_buffers(model, world)
+    loader = eval_loader(dataset, config, world.rank, world.size)
+    found = detect_dataset(
+        model,
+        dataset,
+        loader,
+        device,
+        lambda: autocast(config.precision.kind, device),
+        progress,
+        config.model.inference.mask_threshold,
+    )
+    detections = gather(found)
+    if detections is None:
+        return None
+    evaluation = evaluate(
+        dataset.annotation_file,
+        detections,
+        ("box", "mask") if config.model.mask_head.enabled else ("box",),
+        config.evaluation.areas,
+        config.evaluation.max_detections,
+    )
+    return Result(evaluation, detections, time.perf_counter() - start)
+
+
+def write_result(run: Run, config: RunConfig, result: Result, iteration: int | None) -> None:
+    """Write detections, matches and evaluation.json into the run's folder, the last one last."""
+    with replacing(run.detections_file()) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(result.detections))
+    result.evaluation.matches.save(run.matches_file)
+    content = {
+        "iteration": iteration,
+        "images": result.evaluation.images,
+        "metrics": result.evaluation.metrics,
+        "per_category": result.evaluation.per_category,
+        "areas": list(config.evaluation.areas),
+        "max_detections": config.evaluation.max_detections,
+        "notes": result.evaluation.notes,
+        "seconds": round(result.seconds, 3),
+    }
+    write_json(run.evaluation_file, content)
+
+
+def evaluate_run(
+    run: Run, config: RunConfig, model: MaskRCNN | None = None, weights: Path | None = None
+) -> dict[str, Any]:
+    """Evaluate a model on the run's validation images, write it into the run, and return evaluation.json.
+
+    The model is `model`, or is built from `config` with `weights`, by default the run's own: its final weights, else
+    its newest checkpoint. `runtime.devices` processes share the images; their number does not change the numbers.
+
+    Raises UserError where there are no weights, or they do not fit.
+    """
+    iteration: int | None = None
+    if model is None:
+        weights = weights or run_weights(run)
+        iteration = checkpoint.load(weights).get("iteration")
+    if model is not None or config.runtime.devices == 1:
+        _evaluate_process(World(), None, run.folder, config, weights, iteration, model)
+    else:
+        arguments = (run.folder, config, weights, iteration)
+        run_processes(_evaluate_process, config.runtime.devices, arguments)
+    written = run.evaluation()
+    assert written is not None
+    return written
+
+
+def run_weights(run: Run) -> Path:
+    """The run's final weights, else its newest checkpoint. Raises UserError where it has neither."""
+    final = run.checkpoint_dir / checkpoint.FINAL
+    found = final if checkpoint.verifies(final) else checkpoint.newest(run.checkpoint_dir, lambda text: None)
+    if found is None:
+        raise UserError(f"{run.run_id} has no weights yet", "train it first, or give others with --weights")
+    return found
+
+
+def _evaluate_process(
+    world: World,
+    store: dist.Store | None,
+    folder: Path,
+    config: RunConfig,
+    weights: Path | None,
+    iteration: int | None,
+    model: MaskRCNN | None = None,
+) -> None:
+    device = choose_device(config.runtime, world)
+    check_precision(config.precision.kind, device)
+    set_matmul_precision(config.precision.kind)
+    set_threads(config.runtime, world.size)
+    with process_group(world, device, store):
+        with main_process_first(world):
+            dataset = open_split(config.data, "val")
+        if model is None:
+            assert weights is not None
+            model = build_detector(config.model, len(dataset.categories))
+            checkpoint.load_model_weights(weights, model)
+        result = evaluate_model(model.to(device), config, dataset, device, world)
+        if result is not None:
+            write_result(Run(folder), config, result, iteration)

@@ -1,0 +1,260 @@
+"""The training loop of one process: steps, and what is due after some of them."""
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from mrbench.config.schema import RunConfig
+from mrbench.data.batch import Batch
+from mrbench.data.loader import train_loader
+from mrbench.data.sources import check_same_categories, open_split
+from mrbench.engine import checkpoint
+from mrbench.engine.distributed import (
+    World,
+    choose_device,
+    from_main,
+    gather,
+    largest,
+    main_process_first,
+    process_group,
+    set_threads,
+)
+from mrbench.engine.evaluate import Result, evaluate_model, write_result
+from mrbench.engine.failures import NonFiniteLoss, OutOfMemory
+from mrbench.engine.nonfinite import LossGuard, check_weights
+from mrbench.engine.progress import Reporter, Throughput, peak_memory
+from mrbench.engine.signals import Preempted, StopSignal
+from mrbench.engine.step import TrainStep
+from mrbench.modeling.build import build_detector
+from mrbench.runs import metrics
+from mrbench.runs.record import Run
+
+HEARTBEAT_SECONDS = 20.0
+
+
+def train_process(world: World, store: dist.Store | None, folder: Path, config: RunConfig) -> None:
+    """Train, resuming where a checkpoint lies, evaluate, and write the final weights, as one of `world.size`.
+
+    Raises:
+        Preempted: SIGTERM or SIGINT came; a checkpoint of that moment is written.
+        NonFiniteLoss, OutOfMemory: training cannot go on.
+        UserError: data, weights or files that cannot be used.
+    """
+    run = Run(folder)
+    with StopSignal() as stop, Reporter(run, world.main) as reporter:
+        device = choose_device(config.runtime, world)
+        set_threads(config.runtime, world.size)
+        try:
+            with process_group(world, device, store):
+                Loop(world, device, run, config, stop, reporter).run_to_end()
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(f"{error}; try runtime.accumulate={2 * config.runtime.accumulate}") from error
+
+
+class Means:
+    """Running sums of the losses on the device, for the means that a log line shows.
+
+    They are part of a checkpoint: a line that is logged after a resume has the same means as without it.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._names: list[str] = []
+        self._sums: Tensor | None = None
+        self._count = 0
+
+    def add(self, losses: Mapping[str, Tensor]) -> None:
+        values = torch.stack(list(losses.values()))
+        self._names = list(losses)
+        self._sums = values if self._sums is None else self._sums + values
+        self._count += 1
+
+    def take(self) -> dict[str, float]:
+        """The means since the last call."""
+        assert self._sums is not None
+        means = (self._sums / self._count).tolist()
+        self._sums, self._count = None, 0
+        return dict(zip(self._names, means, strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"names": self._names, "sums": self._sums, "count": self._count}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        sums = state["sums"]
+        self._names, self._count = state["names"], state["count"]
+        self._sums = None if sums is None else sums.to(self._device)
+
+
+class Loop:
+    """One process's part of a run. `done` counts the updates made, over all attempts."""
+
+    def __init__(
+        self, world: World, device: torch.device, run: Run, config: RunConfig, stop: StopSignal, reporter: Reporter
+    ) -> None:
+        self.world, self.device, self.run, self.config = world, device, run, config
+        self.stop, self.reporter = stop, reporter
+        self.total = config.schedule.iterations
+        with main_process_first(world):
+            self.dataset = open_split(config.data, "train")
+            # Opened now, so that what is wrong with it is known before hours of training.
+            self.validation = open_split(config.data, "val")
+            check_same_categories(self.dataset, self.validation)
+            # Every process makes the same initial weights.
+            torch.manual_seed(config.seed)
+            model = build_detector(config.model, len(self.dataset.categories))
+        if config.model.weights is not None:
+            checkpoint.load_model_weights(Path(config.model.weights), model)
+        self.step = TrainStep(model, config, device, world.size)
+        self.guard = LossGuard()
+        self.means = Means(device)
+        self.throughput = Throughput(config.schedule.images_per_batch)
+        self.done = self._resume()
+
+    def _resume(self) -> int:
+        path = checkpoint.newest(self.run.checkpoint_dir, self.reporter.say) if self.world.main else None
+        path = from_main(path, self.world)
+        if path is None:
+            return 0
+        state = checkpoint.load(path)
+        self.step.load_state_dict(state)
+        self.means.load_state_dict(state["means"])
+        done = int(state["iteration"])
+        self.reporter.say(f"goes on from iteration {done} ({path.name})")
+        return done
+
+    def run_to_end(self) -> None:
+        """All steps that are left, then the final evaluation."""
+        if self._evaluation_due() and not self._evaluated():
+            self._evaluate()  # the last attempt saved a checkpoint, but died before its evaluation was logged
+        for batch in self._batches():
+            try:
+                losses = self.step(batch)
+            except RuntimeError:
+                if self.stop.received is not None:
+                    raise Preempted(self.stop.received) from None
+                raise
+            self.done += 1
+            self._after_step(batch, losses)
+        result = self._evaluate()
+        if result is not None:
+            write_result(self.run, self.config, result, self.done)
+            checkpoint.save_weights(self.run.checkpoint_dir, self.step.model, self.done)
+
+    def _batches(self) -> Iterator[Batch]:
+        batches = train_loader(self.dataset, self.config, self.world.rank, self.world.size, self.done)
+        while True:
+            try:
+                batch = next(batches, None)
+            except RuntimeError:
+                # Whoever stops a whole process group stops the loader's workers too, and torch reports that.
+                if self.stop.received is not None and self.world.size == 1:
+                    self._save()
+                    raise Preempted(self.stop.received, self.done) from None
+                raise
+            if batch is None:
+                return
+            yield batch
+
+    def _after_step(self, batch: Batch, losses: dict[str, Tensor]) -> None:
+        self.means.add(losses)
+        self.guard.add(self.done, losses, batch.image_ids)
+        self.throughput.iteration_done()
+        last = self.done == self.total
+        logging = last or self.done % self.config.runtime.log_period == 0
+        looking = logging or self.device.type == "cpu"  # where a look costs no wait
+        if looking:
+            self._check()
+        if logging:
+            self._log()
+        stopped = 0
+        if looking or self.world.size == 1:
+            stopped = largest(self.stop.received or 0, self.world)
+        if last or stopped or self.done % self.config.runtime.checkpoint_period == 0:
+            with self.throughput.paused():
+                self._check()
+                self._save(batch.image_ids)
+        if stopped:
+            raise Preempted(stopped, self.done)
+        if self._evaluation_due():
+            self._evaluate()
+
+    def _check(self) -> None:
+        try:
+            self.guard.check()
+        except NonFiniteLoss as error:
+            # All processes see the same global losses, and meet here.
+            ids = gather(error.image_ids, self.world)
+            raise NonFiniteLoss(error.iteration, error.loss, error.value, ids) from None
+
+    def _save(self, image_ids: list[int] | None = None) -> None:
+        try:
+            check_weights(self.step.model, self.done, image_ids or [])
+        except NonFiniteLoss as error:
+            ids = gather(error.image_ids, self.world)
+            raise NonFiniteLoss(error.iteration, error.loss, error.value, ids) from None
+        if self.world.main:
+            state = {**self.step.state_dict(), "means": self.means.state_dict()}
+            checkpoint.save(self.run.checkpoint_dir, self.done, state, self.config.runtime.keep_checkpoints)
+
+    def _log(self) -> None:
+        losses = self.means.take()
+        if not self.world.main:
+            return
+        lap, overall, memory = self.throughput.lap(), self.throughput.overall(), peak_memory(self.device)
+        entry = {
+            "kind": "train",
+            "iteration": self.done,
+            **losses,
+            "lr": self.step.learning_rate(self.done - 1),
+            "time": round(time.time(), 3),
+            "images_per_second": lap,
+            "peak_memory": memory,
+        }
+        metrics.append(self.run.metrics_file, entry)
+        self.run.update(iteration=self.done, images_per_second=overall, peak_memory=memory)
+        self.reporter.show(self.done, self.total, losses, overall, self.config.schedule.images_per_batch, memory)
+
+    def _evaluation_due(self) -> bool:
+        period = self.config.evaluation.period
+        return period > 0 and 0 < self.done < self.total and self.done % period == 0
+
+    def _evaluated(self) -> bool:
+        logged = ((line["kind"], line["iteration"]) for line in self.run.metrics()) if self.world.main else ()
+        return bool(from_main(("evaluation", self.done) in set(logged), self.world))
+
+    def _evaluate(self) -> Result | None:
+        with self.throughput.paused():
+            result = evaluate_model(
+                self.step.model, self.config, self.validation, self.device, self.world, self._heartbeat()
+            )
+        if result is not None:
+            entry = {"kind": "evaluation", "iteration": self.done, **result.evaluation.metrics}
+            metrics.append(self.run.metrics_file, {**entry, "time": round(time.time(), 3)})
+            shown = ("box/AP", "mask/AP")
+            found = (f"{name} {value:.2f}" for name, value in entry.items() if name in shown and value is not None)
+            self.reporter.say(f"iteration {self.done}: {', '.join(found)} ({result.seconds:.1f} s)")
+        return result
+
+    def _heartbeat(self) -> "Heartbeat":
+        return Heartbeat(self.run if self.world.main else None, self.stop)
+
+
+class Heartbeat:
+    """Called as an evaluation goes on: keeps status.json's `updated` fresh, and ends it when asked to stop."""
+
+    def __init__(self, run: Run | None, stop: StopSignal) -> None:
+        self._run = run
+        self._stop = stop
+        self._last = time.monotonic()
+
+    def __call__(self, images: int) -> None:
+        if self._stop.received is not None:
+            raise Preempted(self._stop.received)
+        if self._run is not None and time.monotonic() - self._last > HEARTBEAT_SECONDS:
+            self._run.update()
+            self._last = time.monotonic()

@@ -1,0 +1,57 @@
+"""The optimiser of a run: SGD or AdamW over groups of parameters that share a weight decay."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from mrbench.config.schema import OptimizerConfig
+
+NORM_LAYERS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
+
+
+def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, object]]:
+    """Trainable parameters, grouped by their weight decay; frozen ones are left out, shared ones taken once.
+
+    Scales and shifts of normalisation layers get `weight_decay_norm`, other biases `weight_decay_bias`, the rest
+    `weight_decay`: the rules of Detectron2's `get_default_optimizer_params` (solver/build.py), but for the shift of
+    a normalisation layer when `weight_decay_bias` is set, which Detectron2 counts as a bias. The groups are in the
+    order in which the model names their first parameter, so that an optimiser's state always fits.
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    seen: set[nn.Parameter] = set()
+    bias_decay = config.weight_decay if config.weight_decay_bias is None else config.weight_decay_bias
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad or parameter in seen:
+                continue
+            seen.add(parameter)
+            if isinstance(module, NORM_LAYERS):
+                decay = config.weight_decay_norm
+            elif name == "bias":
+                decay = bias_decay
+            else:
+                decay = config.weight_decay
+            groups.setdefault(decay, []).append(parameter)
+    return [{"params": parameters, "weight_decay": decay} for decay, parameters in groups.items()]
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """An optimiser over the model's trainable parameters.
+
+    The fused kernels update element by element, hence the same way every time, and take the loss scaler's verdict
+    as a tensor, hence without waiting for the device.
+    """
+    groups = parameter_groups(model, config)
+    if config.kind == "adamw":
+        beta1, beta2 = config.betas
+        return torch.optim.AdamW(groups, lr=config.lr, betas=(beta1, beta2), fused=True)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
+
+
+def clip_gradients(optimizer: torch.optim.Optimizer, largest_norm: float) -> Tensor:
+    """Scale all gradients together so that their joint L2 norm is at most `largest_norm`; returns the norm before.
+
+    Stays on the device: the scale is a tensor, also when nothing is clipped.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return torch.nn.utils.clip_grad_norm_(parameters, largest_norm)

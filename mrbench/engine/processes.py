@@ -1,0 +1,114 @@
+"""Starting the processes of a run on this machine, and noticing when one of them dies."""
+
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing import connection, parent_process
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
+
+from mrbench.engine.distributed import World
+from mrbench.engine.failures import ProcessDied, ProcessFailed, RunFailed
+from mrbench.engine.signals import Preempted, StopSignal
+from mrbench.errors import UserError
+
+# How long the others may take to report what befell them, after the first has ended.
+GRACE_SECONDS = 5.0
+
+Worker = Callable[..., None]
+
+
+def run_processes(worker: Worker, size: int, arguments: Sequence[Any]) -> None:
+    """Call `worker(world, store, *arguments)` in `size` fresh processes, and wait for all.
+
+    When one fails, the others are ended. SIGTERM and SIGINT are passed on to them.
+
+    Raises:
+        UserError, RunFailed, Preempted: what a worker raised.
+        ProcessDied: a process was killed from outside, or crashed.
+        ProcessFailed: a worker raised anything else.
+    """
+    store = dist.TCPStore("127.0.0.1", 0, size, is_master=True, wait_for_workers=False)
+    context = multiprocessing.get_context("spawn")
+    processes: list[SpawnProcess] = []
+    pipes: list[Connection] = []
+
+    def forward(signum: int) -> None:
+        for process in processes:
+            if process.pid is not None and process.is_alive():
+                os.kill(process.pid, signum)
+
+    with StopSignal(forward):
+        try:
+            for rank in range(size):
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=_child, args=(worker, rank, size, store.port, theirs, arguments))
+                process.start()
+                theirs.close()
+                processes.append(process)
+                pipes.append(ours)
+            _wait(processes)
+            died = [ProcessDied(rank, p.exitcode or 0) for rank, p in enumerate(processes) if (p.exitcode or 0) < 0]
+        finally:
+            for process in processes:
+                process.kill()
+                process.join()
+    errors = [error for pipe in pipes if (error := _received(pipe)) is not None]
+    known = [error for error in errors if not isinstance(error, ProcessFailed)]
+    failed = [ProcessDied(rank, p.exitcode) for rank, p in enumerate(processes) if p.exitcode]
+    # A process that was killed makes the others fail in their next exchange: it is the cause, not they.
+    for causes in (known, died, errors, failed):
+        if causes:
+            raise causes[0]
+
+
+def _wait(processes: list[SpawnProcess]) -> None:
+    """Returns when all have ended, or GRACE_SECONDS after the first that ended badly."""
+    deadline: float | None = None
+    while running := [p.sentinel for p in processes if p.exitcode is None]:
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            return
+        connection.wait(running, left)
+        if deadline is None and any(p.exitcode for p in processes):
+            deadline = time.monotonic() + GRACE_SECONDS
+
+
+def _received(pipe: Connection) -> BaseException | None:
+    try:
+        return pipe.recv() if pipe.poll() else None
+    except (EOFError, OSError):
+        return None
+
+
+def _child(worker: Worker, rank: int, size: int, port: int, pipe: Connection, arguments: Sequence[Any]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # gloo listens where the host's name leads, which need not exist; all processes are on this machine.
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    store = dist.TCPStore("127.0.0.1", port, size, is_master=False)
+    code = 1
+    try:
+        worker(World(rank, size, rank), store, *arguments)
+        code = 0
+    except (UserError, RunFailed, Preempted) as error:
+        pipe.send(error)
+    except BaseException:
+        pipe.send(ProcessFailed(f"process {rank}: {traceback.format_exc()[-8000:]}"))
+    pipe.close()
+    if code:
+        # Not through the interpreter's end: another process's death can leave a collective hanging there.
+        os._exit(code)
+
+
+def _end_with_parent() -> None:
+    """The parent holds the run's lock: when it is killed, its children must not go on writing."""
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)

@@ -1,0 +1,143 @@
+"""One training step: forward, losses over the global batch, backward, update. Nothing in it waits for the device."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mrbench.config.schema import RunConfig
+from mrbench.data.batch import Batch
+from mrbench.engine.optimizer import build_optimizer, clip_gradients
+from mrbench.engine.precision import autocast, build_scaler, check_precision, set_matmul_precision
+from mrbench.engine.schedule import factor
+from mrbench.modeling.detector import LossTerm, MaskRCNN
+
+
+class TrainStep:
+    """Trains `model` by one batch a call.
+
+    Each loss is a sum over its samples divided by their number in the *global* batch, whatever the number of
+    processes and of parts (`runtime.accumulate`): the result depends on neither (DESIGN section 1.3). With more
+    than one process the default process group must be up, and every process calls with its share of the batch.
+
+    Args:
+        model: moved to `device`, and put into training mode.
+        config: the run; its schedule gives the learning rate at `batch.iteration`.
+        world_size: processes that share a batch.
+
+    Raises UserError where the device cannot compute in the precision asked for.
+    """
+
+    def __init__(self, model: MaskRCNN, config: RunConfig, device: torch.device, world_size: int = 1) -> None:
+        check_precision(config.precision.kind, device)
+        set_matmul_precision(config.precision.kind)
+        self.model = model.to(device).train()
+        self.device = device
+        self.world_size = world_size
+        self._precision = config.precision.kind
+        self._schedule = config.schedule
+        self._optimizer_config = config.optimizer
+        self._parts = config.runtime.accumulate
+        self.optimizer = build_optimizer(model, config.optimizer)
+        self.scaler = build_scaler(config.precision, device)
+        self._network: nn.Module = model
+        if world_size > 1:
+            ids = [device.index] if device.type == "cuda" else None
+            # Buffers are not sent around at each step: only the running statistics of plain batch norm would
+            # differ between processes, and they play no part in training.
+            self._network = DistributedDataParallel(
+                model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """Train on this process's share of a batch.
+
+        Returns the losses of the global batch, detached scalars on the device: each by its name, and their sum as
+        `loss`.
+        """
+        batch = batch.to(self.device, non_blocking=True)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = self._accumulate(batch) if self._parts > 1 else self._at_once(batch)
+        self._update(batch.iteration)
+        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+
+    def _at_once(self, batch: Batch) -> dict[str, Tensor]:
+        terms = self._forward(batch)
+        names = list(terms)
+        sums = torch.stack([terms[name].sum.detach().float() for name in names])
+        counts = torch.stack([terms[name].count.float() for name in names])
+        sums, counts = self._over_processes(torch.stack([sums, counts])).unbind()
+        totals = dict(zip(names, counts.clamp(min=1).unbind(), strict=True))
+        self._backward(terms, totals)
+        return {name: total / totals[name] for name, total in zip(names, sums.unbind(), strict=True)}
+
+    def _accumulate(self, batch: Batch) -> dict[str, Tensor]:
+        """The same in parts. What to divide by must be known before the first part's backward pass, hence a
+        forward pass of each part that only counts its samples."""
+        parts = batch.chunk(self._parts)
+        with torch.no_grad(), autocast(self._precision, self.device):
+            counted = [self.model.count_samples(part) for part in parts]
+        names = list(counted[0])
+        counts = torch.stack([sum_of([part[name].float() for part in counted]) for name in names])
+        totals = dict(zip(names, self._over_processes(counts).clamp(min=1).unbind(), strict=True))
+        sums = torch.zeros(len(names), device=self.device)
+        for index, part in enumerate(parts):
+            last = index == len(parts) - 1
+            with nullcontext() if last or self.world_size == 1 else self._network.no_sync():  # type: ignore[operator]
+                terms = self._forward(part)
+                self._backward(terms, totals)
+            sums += torch.stack([terms[name].sum.detach().float() for name in names])
+        sums = self._over_processes(sums)
+        return {name: total / totals[name] for name, total in zip(names, sums.unbind(), strict=True)}
+
+    def _forward(self, batch: Batch) -> Mapping[str, LossTerm]:
+        with autocast(self._precision, self.device):
+            terms: Mapping[str, LossTerm] = self._network(batch)
+        return terms
+
+    def _backward(self, terms: Mapping[str, LossTerm], totals: Mapping[str, Tensor]) -> None:
+        loss = sum_of([term.sum.float() / totals[name] for name, term in terms.items()])
+        # DistributedDataParallel averages gradients over the processes, where the global loss is their sum.
+        self.scaler.scale(loss * self.world_size).backward()
+
+    def _update(self, iteration: int) -> None:
+        rate = self.learning_rate(iteration)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        if self._optimizer_config.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            clip_gradients(self.optimizer, self._optimizer_config.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def _over_processes(self, values: Tensor) -> Tensor:
+        if self.world_size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def learning_rate(self, iteration: int) -> float:
+        """The learning rate of the update at `iteration`, counted from 0."""
+        return self._optimizer_config.lr * factor(self._schedule, iteration)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on besides its batch."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+
+
+def sum_of(values: list[Tensor]) -> Tensor:
+    """The sum of scalars, added up in their order."""
+    return torch.stack(values).sum()
