@@ -5,10 +5,22 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import IO
 
 from mrbench.errors import UserError
 from mrbench.runs.files import cannot_write
 from mrbench.runs.record import Run
+
+_held: set[IO[str]] = set()
+
+
+def _let_go_in_child() -> None:
+    """A forked process (a loader's worker) shares the lock, and would keep it when its parent is killed."""
+    for file in _held:
+        file.close()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 @contextmanager
@@ -32,9 +44,11 @@ def run_lock(run: Run) -> Iterator[None]:
         file.truncate(0)
         file.write(f"pid {os.getpid()} on {socket.gethostname()}")
         file.flush()
+        _held.add(file)
         try:
             yield
         finally:
+            _held.discard(file)
             file.truncate(0)
 
 
