@@ -1,0 +1,197 @@
+"""`mrbench eval`: COCO's numbers for a run, for weights, or for any COCO results file."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mrbench.cli.common import ConfigDir, Root, compose, root_folder
+from mrbench.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SHORT = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+
+
+def eval_command(
+    target: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN | OVERRIDES]",
+            help="A run's name, a beginning of it, or its folder. With --weights: key=value of the configuration.",
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="A checkpoint, evaluated with the configuration of the overrides.")
+    ] = None,
+    annotations: Annotated[
+        Path | None, typer.Option("--annotations", help="COCO ground truth (instances_*.json); no model is run.")
+    ] = None,
+    detections: Annotated[
+        Path | None, typer.Option("--detections", help="COCO results file to compare with --annotations.")
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option("--kind", help="box or mask.  [default: what all entries of --detections have]")
+    ] = None,
+    areas: Annotated[
+        str | None,
+        typer.Option("--areas", help="With --annotations: limits small,large in square pixels.  [default: 1024,9216]"),
+    ] = None,
+    max_detections: Annotated[
+        int | None,
+        typer.Option(
+            "--max-detections", help="With --annotations: the best so many an image and class.  [default: 100]"
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="With --weights: folder for detections, evaluation and matches.")
+    ] = None,
+    per_category: Annotated[bool, typer.Option("--per-category", help="AP of every category as well.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with all digits, instead of a table.")] = False,
+    root: Root = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """COCO's 12 numbers for boxes and masks, in percent; '-' where there is no such ground truth.
+
+    [bold]A run[/], with its own weights and data; its evaluation is written anew:
+
+        mrbench eval mask_rcnn_small-74bdd1
+
+    [bold]Weights[/], with any configuration:
+
+        mrbench eval --weights final.pt recipe=mask_rcnn_r50_fpn_1x data.root=/data/coco
+
+    [bold]A results file[/] of any program, without a model:
+
+        mrbench eval --annotations instances_val2017.json --detections results.json
+    """
+    modes = [annotations is not None or detections is not None, weights is not None, bool(target)]
+    if annotations is not None or detections is not None:
+        if annotations is None or detections is None:
+            raise UserError("--annotations and --detections belong together: give both.")
+        if weights is not None or target or out:
+            raise UserError(
+                "--annotations and --detections run no model: leave out run, overrides, --weights and --out."
+            )
+        result = _evaluate_files(annotations, detections, kind, areas, max_detections)
+    else:
+        if kind or areas or max_detections is not None:
+            raise UserError(
+                "--kind, --areas and --max-detections go with --annotations and --detections.",
+                "A model is evaluated as its configuration says: evaluation.areas, evaluation.max_detections.",
+            )
+        if not any(modes):
+            raise UserError("Nothing to evaluate.", "Give a run, --weights, or --annotations and --detections.")
+        if weights is not None:
+            result = _evaluate_weights(weights, target or [], out, config_dir)
+        else:
+            result = _evaluate_run(target or [], out, root)
+    if as_json:
+        typer.echo(json.dumps(result, indent=1))
+    else:
+        _show(result, per_category)
+
+
+def _evaluate_files(
+    annotations: Path, detections: Path, kind: str | None, areas: str | None, max_detections: int | None
+) -> dict[str, Any]:
+    from mrbench.evaluation.coco import COCO_AREAS, evaluate
+    from mrbench.evaluation.results import kinds_in, read_detections
+
+    try:
+        limits = [float(value) for value in areas.split(",")] if areas else list(COCO_AREAS)
+    except ValueError:
+        raise UserError(
+            f"--areas {areas} is not two numbers with a comma.", "For example --areas 1024,9216."
+        ) from None
+    found = read_detections(detections)
+    kinds = (kind,) if kind else kinds_in(found)
+    most = 100 if max_detections is None else max_detections
+    result = evaluate(annotations, found, kinds, limits, most)
+    return {
+        "images": result.images,
+        "metrics": result.metrics,
+        "per_category": result.per_category,
+        "areas": limits,
+        "max_detections": most,
+        "notes": result.notes,
+    }
+
+
+def _evaluate_weights(
+    weights: Path, overrides: list[str], out: Path | None, config_dir: Path | None
+) -> dict[str, Any]:
+    from tempfile import TemporaryDirectory
+
+    from mrbench.runs.record import Run
+
+    config = compose(overrides, config_dir)
+    if not weights.is_file():
+        raise UserError(f"There is no file {weights}.")
+    from mrbench.engine.evaluate import evaluate_run
+
+    with TemporaryDirectory() as folder:
+        return evaluate_run(Run(out or Path(folder)), config, weights=weights)
+
+
+def _evaluate_run(target: list[str], out: Path | None, root: Path | None) -> dict[str, Any]:
+    from mrbench.runs.lock import run_lock
+    from mrbench.runs.record import find_run
+
+    if len(target) != 1 or "=" in target[0]:
+        raise UserError(
+            f"Give one run, not {' '.join(target)}.",
+            "Overrides go with --weights; `mrbench runs list` shows the runs.",
+        )
+    if out is not None:
+        raise UserError("--out goes with --weights: a run's evaluation is written into its folder.")
+    run = find_run(root_folder(root), target[0])
+    config = run.config()
+    from mrbench.engine.evaluate import evaluate_run
+
+    with run_lock(run):
+        return evaluate_run(run, config)
+
+
+def _show(result: dict[str, Any], per_category: bool) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(_summary(result["metrics"]))
+    if per_category:
+        console.print()
+        console.print(_categories(result["per_category"]))
+    for note in result["notes"]:
+        console.print(f"note: {note}", style="yellow", markup=False)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _summary(metrics: dict[str, float | None]) -> "Table":
+    """One row for boxes, one for masks; 80 columns wide."""
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("")
+    for name in SHORT:
+        table.add_column(name, justify="right", min_width=5, no_wrap=True)
+    for kind in dict.fromkeys(key.split("/")[0] for key in metrics):
+        table.add_row(kind, *(_number(metrics.get(f"{kind}/{name}")) for name in SHORT))
+    return table
+
+
+def _categories(per_category: dict[str, dict[str, float | None]]) -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("category")
+    names = list(next(iter(per_category.values()), {}))
+    for name in names:
+        table.add_column(name.replace("/", " "), justify="right", no_wrap=True)
+    for category, values in per_category.items():
+        table.add_row(category, *(_number(values.get(name)) for name in names))
+    return table

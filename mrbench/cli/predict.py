@@ -1,0 +1,135 @@
+"""`mrbench predict`: boxes, masks and labels drawn on pictures."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mrbench.cli.common import ConfigDir, Root, compose, root_folder
+from mrbench.errors import UserError
+
+if TYPE_CHECKING:
+    from mrbench.config.schema import RunConfig
+    from mrbench.evaluation.folder import PictureSet
+    from mrbench.runs.record import Run
+
+
+def predict_command(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[RUN] IMAGES|FOLDER...",
+            help="A run (its name, a beginning of it, or its folder), then picture files or folders of them. "
+            "With --weights no run, but key=value of the configuration may be among them.",
+        ),
+    ],
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="A checkpoint, run with the configuration of the overrides.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the drawn pictures and detections.json.")] = Path(
+        "predictions"
+    ),
+    threshold: Annotated[
+        float, typer.Option("--threshold", min=0.0, max=1.0, help="Draw detections with this score or more.")
+    ] = 0.5,
+    root: Root = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Draws what a model finds on pictures, and writes it as COCO results.
+
+    Each picture becomes a PNG in --out; detections.json holds all detections, whatever their score, as a COCO data
+    set: images, categories and results.
+
+        mrbench predict mask_rcnn_small-74bdd1 photos/ --out drawn
+
+        mrbench predict --weights final.pt data=coco_folder data.root=/data/coco street.jpg
+    """
+    if weights is not None:
+        overrides = [item for item in arguments if "=" in item and not Path(item).exists()]
+        paths = [Path(item) for item in arguments if item not in overrides]
+        config, run = compose(overrides, config_dir), None
+        if not weights.is_file():
+            raise UserError(f"There is no file {weights}.")
+    else:
+        from mrbench.runs.record import find_run
+
+        run = find_run(root_folder(root), arguments[0])
+        config, paths = run.config(), [Path(item) for item in arguments[1:]]
+    if not paths:
+        raise UserError("There are no pictures to look at.", "Give picture files, or a folder of them.")
+    pictures, results = _detect(config, run, weights, paths)
+    _write(pictures, results, out, threshold)
+    shown = sum(item["score"] >= threshold for item in results)
+    typer.echo(f"{len(pictures)} pictures with {shown} detections of score {threshold:g} or more in {out}")
+
+
+def _detect(
+    config: "RunConfig", run: "Run | None", weights: Path | None, paths: list[Path]
+) -> "tuple[PictureSet, list[dict[str, Any]]]":
+    from typing import cast
+
+    from rich.progress import Progress
+
+    from mrbench.data.coco import CocoDataset
+    from mrbench.data.loader import eval_loader
+    from mrbench.data.sources import open_split
+    from mrbench.engine.checkpoint import load_model_weights
+    from mrbench.engine.distributed import World, choose_device
+    from mrbench.engine.evaluate import run_weights
+    from mrbench.engine.precision import autocast, check_precision, set_matmul_precision
+    from mrbench.evaluation.folder import open_pictures
+    from mrbench.evaluation.inference import detect_dataset
+    from mrbench.modeling.build import build_detector
+
+    # Before the data set is opened, which may be long work.
+    open_pictures(paths, [])
+    if weights is None:
+        assert run is not None
+        weights = run_weights(run)
+    pictures = open_pictures(paths, open_split(config.data, "val").categories)
+    device = choose_device(config.runtime, World())
+    check_precision(config.precision.kind, device)
+    set_matmul_precision(config.precision.kind)
+    model = build_detector(config.model, len(pictures.categories))
+    load_model_weights(weights, model)
+    config.runtime.num_workers = min(config.runtime.num_workers, len(pictures) // 8)
+    with Progress(transient=True) as progress:
+        task = progress.add_task("detecting", total=len(pictures))
+        results = detect_dataset(
+            model.to(device),
+            cast(CocoDataset, pictures),
+            eval_loader(cast(CocoDataset, pictures), config),
+            device,
+            lambda: autocast(config.precision.kind, device),
+            lambda done: progress.update(task, completed=done),
+            config.model.inference.mask_threshold,
+        )
+    return pictures, results
+
+
+def _write(pictures: "PictureSet", results: list[dict[str, Any]], out: Path, threshold: float) -> None:
+    from mrbench.data.pictures import read_picture
+    from mrbench.evaluation.drawing import draw_coco
+    from mrbench.runs.files import replacing, write_json
+
+    categories = [(category.id, category.name) for category in pictures.categories]
+    by_image: dict[int, list[dict[str, Any]]] = {}
+    for item in results:
+        by_image.setdefault(item["image_id"], []).append(item)
+    stems = [image.file.stem for image in pictures.images]
+    for image, stem in zip(pictures.images, stems, strict=True):
+        found = [item for item in by_image.get(image.id, []) if item["score"] >= threshold]
+        # Pictures of the same name from several folders get their number.
+        name = stem if stems.count(stem) == 1 else f"{stem}-{image.id}"
+        with replacing(out / f"{name}.png") as temporary:
+            draw_coco(read_picture(image), found, categories).save(temporary, format="PNG")
+    write_json(
+        out / "detections.json",
+        {
+            "images": [
+                {"id": i.id, "file_name": str(i.file), "width": i.width, "height": i.height} for i in pictures.images
+            ],
+            "categories": [{"id": key, "name": name} for key, name in categories],
+            "annotations": results,
+        },
+    )

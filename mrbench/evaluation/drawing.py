@@ -1,0 +1,179 @@
+"""Instances drawn on pictures: translucent masks with thin outlines, boxes and legible labels.
+
+Colours are those of Okabe and Ito (2008), which people with any colour vision tell apart.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from pycocotools import mask as rle_api
+
+PALETTE = (
+    (230, 159, 0),  # orange
+    (86, 180, 233),  # sky blue
+    (0, 158, 115),  # green
+    (240, 228, 66),  # yellow
+    (213, 94, 0),  # vermilion
+    (204, 121, 167),  # purple
+    (0, 114, 178),  # blue
+)
+OPACITY = 0.42  # of a mask
+LEGIBLE = 640  # pixels of the longer side; smaller pictures are enlarged by a whole number, or no label is readable
+MARGIN = 8  # pixels between pictures that stand side by side
+
+Box = tuple[float, float, float, float]
+
+
+def draw(
+    image: Image.Image,
+    boxes: Sequence[Sequence[float]] | NDArray[Any],
+    labels: Sequence[int],
+    masks: Sequence[NDArray[Any]] | None = None,
+    scores: Sequence[float] | None = None,
+    names: Sequence[str] = (),
+) -> Image.Image:
+    """A copy of `image` with instances on it; small pictures come back enlarged.
+
+    boxes [N, 4] xyxy in pixels; labels [N] in 0..K-1, shown by `names` where there are any; masks [N] bool
+    [height, width]; scores [N] in 0..1. Colours tell the classes; where there is one class only, they tell the
+    instances and its name is not written. In a crowded picture labels without a free place are left out.
+    """
+    factor = max(1, round(LEGIBLE / max(image.size)))
+    canvas = image.convert("RGB").resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
+    by_instance = len(names) == 1
+    colours = [PALETTE[(n if by_instance else label) % len(PALETTE)] for n, label in enumerate(labels)]
+    large_first = sorted(range(len(labels)), key=lambda n: -_area(boxes[n]))
+    line = max(1, round(max(canvas.size) / 500))
+    if masks is not None and len(labels):
+        pixels = np.array(canvas)
+        for n in large_first:
+            _paint_mask(pixels, np.asarray(masks[n], bool), colours[n], factor, line)
+        canvas = Image.fromarray(pixels)
+    pen = ImageDraw.Draw(canvas)
+    for n in large_first:
+        x1, y1, x2, y2 = (float(value) * factor for value in boxes[n])
+        pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colours[n], width=line)
+    font = ImageFont.load_default(size=min(28, max(11, max(canvas.size) / 48)))
+    taken: list[Box] = []
+    for n in range(len(labels)):
+        name = names[labels[n]] if labels[n] < len(names) else str(labels[n])
+        words = ([] if by_instance else [name]) + ([] if scores is None else [f"{scores[n]:.2f}"])
+        if not words:
+            continue
+        text = " ".join(words)
+        _write_label(pen, text, [float(value) * factor for value in boxes[n]], colours[n], font, canvas.size, taken)
+    return canvas
+
+
+def draw_coco(
+    image: Image.Image, items: Sequence[Mapping[str, Any]], categories: Sequence[tuple[int, str]]
+) -> Image.Image:
+    """`draw` for COCO annotations or results (bbox xywh, category_id, segmentation, score) of one image.
+
+    categories: (id, name) of all categories in order. Crowd regions are left out.
+    """
+    items = [item for item in items if not item.get("iscrowd")]
+    place = {key: index for index, (key, _) in enumerate(categories)}
+    boxes = [_corners(item["bbox"]) for item in items]
+    masks = None
+    if items and all(item.get("segmentation") for item in items):
+        masks = [_decode(item["segmentation"], image.height, image.width) for item in items]
+    scores = [float(item["score"]) for item in items] if items and "score" in items[0] else None
+    labels = [place[item["category_id"]] for item in items]
+    return draw(image, boxes, labels, masks, scores, [name for _, name in categories])
+
+
+def draw_comparison(
+    image: Image.Image,
+    panels: Sequence[tuple[str, Sequence[Mapping[str, Any]]]],
+    categories: Sequence[tuple[int, str]],
+) -> Image.Image:
+    """The same picture several times side by side, each with its title and its COCO annotations or results.
+
+    Example: draw_comparison(image, [("ground truth", annotations), ("baseline", results)], categories)
+    """
+    pictures = [draw_coco(image, items, categories) for _, items in panels]
+    width, height = pictures[0].size
+    font = ImageFont.load_default(size=max(14, width / 32))
+    head = round(font.size * 1.6)
+    sheet = Image.new("RGB", (len(panels) * (width + MARGIN) - MARGIN, height + head), "white")
+    pen = ImageDraw.Draw(sheet)
+    for column, ((title, _), picture) in enumerate(zip(panels, pictures, strict=True)):
+        left = column * (width + MARGIN)
+        sheet.paste(picture, (left, head))
+        pen.text((left + 2, head / 2), title, fill="black", font=font, anchor="lm")
+    return sheet
+
+
+def _area(box: Sequence[float] | NDArray[Any]) -> float:
+    return float((box[2] - box[0]) * (box[3] - box[1]))
+
+
+def _corners(xywh: Sequence[float]) -> Box:
+    x, y, w, h = xywh
+    return x, y, x + w, y + h
+
+
+def _decode(segmentation: Any, height: int, width: int) -> NDArray[Any]:
+    rle = segmentation
+    if isinstance(rle, list):
+        rle = rle_api.merge(rle_api.frPyObjects(rle, height, width))
+    elif isinstance(rle["counts"], list):
+        rle = rle_api.frPyObjects(rle, height, width)
+    return np.asarray(rle_api.decode([rle])[:, :, 0], bool)
+
+
+def _paint_mask(
+    pixels: NDArray[Any], mask: NDArray[Any], colour: tuple[int, int, int], factor: int, line: int
+) -> None:
+    """Blends a mask into `pixels`, and its outline fully, inside the window that it covers."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return
+    top, left = rows[0], columns[0]
+    window = mask[top : rows[-1] + 1, left : columns[-1] + 1].repeat(factor, 0).repeat(factor, 1)
+    inside = np.pad(window, line)
+    for _ in range(line):
+        inside[1:-1, 1:-1] = (
+            inside[1:-1, 1:-1] & inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
+        )
+    outline = window & ~inside[line:-line, line:-line]
+    height, width = window.shape
+    part = pixels[top * factor : top * factor + height, left * factor : left * factor + width]
+    paint = np.array(colour, np.float32)
+    part[window] = np.round(part[window] * (1 - OPACITY) + paint * OPACITY).astype(np.uint8)
+    part[outline] = colour
+
+
+def _write_label(
+    pen: ImageDraw.ImageDraw,
+    text: str,
+    box: Sequence[float],
+    colour: tuple[int, int, int],
+    font: Any,
+    size: tuple[int, int],
+    taken: list[Box],
+) -> None:
+    """A chip with the text at the first free place: over the box, below it, inside it at the top or at the foot."""
+    left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+    pad = max(2.0, font.size / 6)
+    width, height = right - left + 2 * pad, bottom - top + 2 * pad
+    x = min(max(box[0], 0.0), max(size[0] - width, 0.0))
+    limit = max(size[1] - height, 0.0)
+    places = [min(max(y, 0.0), limit) for y in (box[1] - height, box[3], box[1], box[3] - height)]
+    chips = [(x, y, x + width, y + height) for y in places]
+    chip = next((c for c in chips if not any(_overlap(c, other) for other in taken)), None)
+    if chip is None:
+        return
+    taken.append(chip)
+    pen.rectangle(chip, fill=colour)
+    luminance = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+    ink = "black" if luminance > 110 else "white"
+    pen.text((chip[0] + pad - left, chip[1] + pad - top), text, fill=ink, font=font)
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
