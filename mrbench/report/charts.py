@@ -16,6 +16,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from mrbench.report import words
@@ -72,7 +73,7 @@ def _rows(
 ) -> tuple[Figure, list[Axes]]:
     """A panel a metric, side by side, one line an arm from the top down; arm names once, at the left."""
     lines = sum(1 + 0.45 * _label(arm).count("\n") for arm in arms)
-    figure = Figure(figsize=(1.7 + 2.95 * len(answers), 0.95 + row_height * lines), layout="constrained")
+    figure = Figure(figsize=(1.7 + 2.95 * len(answers), 1.0 + row_height * lines), layout="constrained")
     axes = list(np.atleast_1d(figure.subplots(1, len(answers), sharey=True, squeeze=True)))
     for ax, answer in zip(axes, answers, strict=True):
         ax.set_title(words.metric_name(answer.metric))
@@ -94,6 +95,13 @@ def accuracy(report: Report, answers: Sequence[Answer] | None = None) -> Figure:
         figure, axes = _rows(report, arms, answers, 0.4)
         for ax, answer in zip(axes, answers, strict=True):
             _accuracy_panel(ax, report, answer)
+        keys = [Line2D([], [], marker="o", color=BLUE, linewidth=2, markersize=6.5, label="mean, 95 % interval")]
+        keys.append(Line2D([], [], marker="|", color=BLUE, linewidth=0, markersize=6, label="one seed"))
+        if any(line.get_marker() == "s" for ax in axes for line in ax.lines):
+            keys.append(
+                Line2D([], [], marker="s", color=VERMILION, markerfacecolor="none", linewidth=0, label="published")
+            )
+        figure.legend(handles=keys, loc="outside lower left", ncols=3, columnspacing=1.4, labelcolor=FAINT)
     return figure
 
 
@@ -116,12 +124,14 @@ def _accuracy_panel(ax: Axes, report: Report, answer: Answer) -> None:
         seeds = list(arm.scores(answer.metric).values())
         if len(seeds) > 1:
             ax.plot(seeds, [y + 0.26] * len(seeds), "|", color=colour, markersize=5, markeredgewidth=1.1, alpha=0.75)
-        if arm.name in answer.published:
-            ax.plot(answer.published[arm.name], y, "s", color=VERMILION, markerfacecolor="none", markersize=6.5)
     ax.margins(x=0.06)
     low, high = ax.get_xlim()
     if high - low < 1:  # an axis over tenths of a point would make noise look like news
         ax.set_xlim((low + high) / 2 - 0.5, (low + high) / 2 + 0.5)
+    near = [value for value in answer.published.values() if low - (high - low) / 2 < value < high + (high - low) / 2]
+    for y, arm in enumerate(report.study.arms):
+        if answer.published.get(arm.name) in near:  # one far away would press all the rest together
+            ax.plot(answer.published[arm.name], y, "s", color=VERMILION, markerfacecolor="none", markersize=6.5)
 
 
 def differences(report: Report, answers: Sequence[Answer] | None = None) -> Figure:
@@ -159,9 +169,12 @@ def _difference_row(ax: Axes, y: int, answer: Answer, arm: str) -> None:
         ax.plot(limits, [y, y], color=colour, linewidth=2, solid_capstyle="butt", zorder=2)
     fill = colour if decided else "white"
     ax.plot(found.mean, y, marker, color=colour, markerfacecolor=fill, markersize=7, markeredgewidth=1.4, zorder=3)
-    text = f"{words.difference(found, answer.digits)}  {found.decision}"
-    ax.annotate(
-        text, (found.mean, y), (0, -8), textcoords="offset points", ha="center", va="top", size=7.5, color=FAINT
+    ax.text(
+        *(1.03, y, words.difference(found, answer.digits)),
+        transform=ax.get_yaxis_transform(),
+        va="center",
+        size=8,
+        color=INK if decided else FAINT,
     )
 
 
@@ -218,12 +231,12 @@ def _curve(arm: Arm, metric: str | None) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def _smooth(y: np.ndarray) -> np.ndarray:
-    """Running mean over a twentieth of the points (odd, shorter at the ends): single batches are noise."""
-    half = len(y) // 40
+    """Running mean over a tenth of the points (fewer at the ends): single batches are noise."""
+    half = len(y) // 20
     sums = np.concatenate([[0.0], np.cumsum(y)])
     index = np.arange(len(y))
-    reach = np.minimum(np.minimum(index, len(y) - 1 - index), half)
-    return (sums[index + reach + 1] - sums[index - reach]) / (2 * reach + 1)
+    first, last = np.maximum(index - half, 0), np.minimum(index + half + 1, len(y))
+    return (sums[last] - sums[first]) / (last - first)
 
 
 def save(figure: Figure, path: Path) -> None:

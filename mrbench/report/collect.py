@@ -122,7 +122,7 @@ def load_study(root: Path, name: str) -> Study:
         )
         note = record.get("notes") or record.get("note") or ()
         study = Study(
-            name=record.get("study") or record.get("name") or name,
+            name=name,
             title=record.get("title") or name,
             question=record.get("question") or "",
             baseline=record.get("baseline") or next(iter(record["arms"]), ""),

@@ -5,7 +5,7 @@ import io
 import re
 from html import escape
 
-from mrbench.report.table import Row, Table
+from mrbench.report.table import Column, Row, Table
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -101,7 +101,7 @@ def html(table: Table, caption: str) -> str:
         f'<table class="{escape(table.name)}">',
         f"<caption>{escape(caption)}</caption>" if caption else "",
         "<thead><tr>",
-        *(f'<th scope="col"{_numeric(column.numeric)}>{escape(column.title)}</th>' for column in table.columns),
+        *(f'<th scope="col"{_classes(column)}>{escape(column.title)}</th>' for column in table.columns),
         "</tr></thead>",
     ]
     for heading, rows in grouped(table):
@@ -112,11 +112,11 @@ def html(table: Table, caption: str) -> str:
             lines.append(f'<tr class="{escape(row.mark.replace(" ", "-"))}">' if row.mark else "<tr>")
             for position, (column, cell) in enumerate(zip(table.columns, row.cells, strict=True)):
                 tag = 'th scope="row"' if position == 0 else "td"
-                lines.append(f"<{tag}{_numeric(column.numeric)}>{escape(cell.text)}</{tag.split()[0]}>")
+                lines.append(f"<{tag}{_classes(column)}>{escape(cell.text)}</{tag.split()[0]}>")
             lines.append("</tr>")
         lines.append("</tbody>")
     return "\n".join([*filter(None, lines), "</table></div>"])
 
 
-def _numeric(numeric: bool) -> str:
-    return ' class="n"' if numeric else ""
+def _classes(column: Column) -> str:
+    return f' class="{escape(column.values[0].replace("/", "-"))}{" n" if column.numeric else ""}"'

@@ -14,6 +14,7 @@ from mrbench.config.paths import published_dir
 from mrbench.config.suggest import did_you_mean
 from mrbench.errors import UserError
 
+OOM = "OOM"  # in speed.csv, in place of a throughput
 KINDS = ("box", "mask", "kp")
 _PREFIX = {"box": "box", "mask": "mask", "kp": "keypoint"}  # the files' prefix -> ours
 _CHANGE = re.compile(r"published change ([+-]?\d+(?:\.\d+)?)\s*/\s*([+-]?\d+(?:\.\d+)?)")
@@ -47,7 +48,10 @@ class AccuracyRow:
 
 @dataclass(frozen=True)
 class SpeedRow:
-    """One published throughput. Where a source says it in words, `batch` is that text."""
+    """One published throughput. Where a source says it in words, `batch` is that text.
+
+    `out_of_memory`: the source tried that batch and it did not fit.
+    """
 
     source: str
     model: str
@@ -57,6 +61,7 @@ class SpeedRow:
     batch: str
     images_per_second: float | None
     seconds_per_iteration: float | None
+    out_of_memory: bool
     note: str
 
 
@@ -79,6 +84,11 @@ class SeedRow:
     @property
     def recipe(self) -> tuple[int, float, str, int]:
         return self.batch_size, self.base_lr, self.lr_decay_steps, self.warmup_steps
+
+    @property
+    def diverged(self) -> bool:
+        """A few public runs ended with no detection at all; a spread over seeds must not take them for noise."""
+        return self.box_ap == 0
 
 
 @dataclass(frozen=True)
@@ -128,8 +138,9 @@ def speed(folder: Path | None = None) -> tuple[SpeedRow, ...]:
             gpus=int(row["gpus"]) if row["gpus"].strip() else None,
             precision=row["precision"],
             batch=row["batch"],
-            images_per_second=_number(row["images_per_s"]),
+            images_per_second=None if row["images_per_s"] == OOM else _number(row["images_per_s"]),
             seconds_per_iteration=_number(row["s_per_iter"]),
+            out_of_memory=row["images_per_s"] == OOM,
             note=row["note"],
         )
         for row in _rows("speed.csv", folder)

@@ -189,12 +189,12 @@ def interval_notes(report: Report) -> list[str]:
 
 
 def _spread_note() -> list[str]:
-    return ["mean ± standard deviation over an arm's own seeds, in percent."]
+    return ["Mean ± sd: over an arm's own seeds, in percent."]
 
 
 def _noise(answer: Answer) -> str:
     sd = f"{answer.pairs.sd:.2f}"
-    return f"{metric_name(answer.metric)} sd {sd} ({plural(answer.pairs.df, 'degree')} of freedom)"
+    return f"{metric_name(answer.metric)} sd {sd} with {plural(answer.pairs.df, 'degree')} of freedom"
 
 
 def cannot_answer(report: Report) -> list[str]:

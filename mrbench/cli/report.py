@@ -1,0 +1,107 @@
+"""`mrbench report`: what a study showed, on the terminal and as files."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mrbench.cli.common import Root, root_folder
+from mrbench.errors import UserError
+
+if TYPE_CHECKING:
+    from mrbench.report.collect import Study
+
+
+def report_command(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="STUDY|RUN...", help="Studies, or runs to compare, by name.")
+    ] = None,
+    root: Root = None,
+    formats: Annotated[
+        str,
+        typer.Option(
+            "--format", help="What to make: terminal, markdown, csv, json, latex, html, with commas between, or all."
+        ),
+    ] = "all",
+    out: Annotated[
+        str | None,
+        typer.Option("--out", help="Folder for the files; - prints one format.  [default: ROOT/results/STUDY]"),
+    ] = None,
+    metrics: Annotated[
+        str | None, typer.Option("--metrics", help="Such as box/AP,mask/AP75.  [default: the study's own]")
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", help="The arm to compare with.  [default: the study's own]")
+    ] = None,
+    resamples: Annotated[
+        int, typer.Option("--resamples", min=0, help="Bootstrap draws of test images; 0: intervals over seeds only.")
+    ] = 400,
+) -> None:
+    """Tell a real difference from noise: tables, charts and a page from the records of a sweep.
+
+    Every arm gets its mean and spread over seeds, its difference to the baseline paired over seeds with a 95 %
+    interval, and a decision: better, worse, inside the noise, too few seeds. Runs that failed or are not done are
+    counted and named. Runs given by hand form arms by their configuration; the first one's is the baseline.
+
+    Example: mrbench report demo
+
+    Example: mrbench report demo --metrics mask/AP,mask/APs --format html --out /tmp/demo
+
+    Example: mrbench report demo --format json --out - | jq .answer
+    """
+    from mrbench.report import collect
+
+    if not names:
+        raise _nothing_named(root_folder(root))
+    kinds = _kinds(formats)
+    folder = root_folder(root)
+    studies, runs = collect.split_names(folder, names)
+    found = [collect.load_study(folder, name) for name in studies]
+    if runs:
+        found.append(collect.collect_runs(folder, runs))
+    chosen = [name.strip() for name in metrics.split(",") if name.strip()] if metrics else None
+    for study in found:
+        study = collect.with_metrics(study, chosen) if chosen else study
+        study = collect.with_baseline(study, baseline) if baseline else study
+        place = Path(out) / study.name if out and len(found) > 1 else Path(out) if out else None
+        _report(study, kinds, place or folder / "results" / study.name, out == "-", resamples)
+
+
+def _nothing_named(root: Path) -> UserError:
+    from mrbench.report.collect import study_names
+
+    known = study_names(root)
+    hint = f"Studies here: {', '.join(known)}." if known else "`mrbench sweep ablations/demo.yaml` makes a study."
+    return UserError("Say which study or runs to report.", hint)
+
+
+def _kinds(formats: str) -> list[str]:
+    from mrbench.config.suggest import did_you_mean
+    from mrbench.report.write import FORMATS
+
+    kinds = [kind.strip().lower() for kind in formats.split(",") if kind.strip()]
+    for kind in kinds:
+        if kind not in (*FORMATS, "all"):
+            raise UserError(f"There is no format {kind!r}.", did_you_mean(kind, (*FORMATS, "all")))
+    return list(FORMATS) if "all" in kinds or not kinds else kinds
+
+
+def _report(study: "Study", kinds: list[str], folder: Path, to_stdout: bool, resamples: int) -> None:
+    from rich.console import Console
+
+    from mrbench.config.paths import published_dir
+    from mrbench.report import build, terminal, write
+
+    if to_stdout and len(kinds) != 1:
+        raise UserError("--out - prints one format.", "For example: --format json --out -")
+    if folder.resolve() == published_dir().resolve():
+        raise UserError(f"{folder} holds the numbers of the literature.", "Choose another folder with --out.")
+    report = build.build(study, resamples)
+    if to_stdout and kinds != ["terminal"]:
+        typer.echo(write.text(report, kinds[0]), nl=False)
+        return
+    if "terminal" in kinds:
+        terminal.show(report, Console())
+    written = [] if to_stdout else write.write(report, folder, kinds)
+    if written:
+        typer.echo(f"Wrote {len(written)} files; begin with {written[0]}")

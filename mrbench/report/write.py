@@ -1,0 +1,162 @@
+"""A report as files in a folder: tables in every format, charts, and the page. Each file is whole or not there."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mrbench import __version__
+from mrbench.errors import UserError
+from mrbench.report import charts, formats, origin, page, table, words
+from mrbench.report.build import Report
+from mrbench.runs.files import write_text
+
+FORMATS = ("terminal", "markdown", "csv", "json", "latex", "html")
+
+
+def write(report: Report, folder: Path, kinds: Sequence[str]) -> list[Path]:
+    """Writes the formats named in `kinds` (of `FORMATS`; `terminal` is no file) and returns what was written.
+
+    report.md with charts/ beside it, a CSV for each table, report.json, report.tex, report.html. Raises UserError
+    where the folder cannot be written.
+    """
+    texts: dict[str, str] = {}
+    drawn: list[Path] = []
+    if "html" in kinds:
+        texts["report.html"] = page.render(report)
+    if "markdown" in kinds:
+        drawn = draw(report, folder / "charts")
+        texts["report.md"] = markdown(report, [path.stem for path in drawn if path.suffix == ".svg"])
+    if "csv" in kinds:
+        texts |= {f"{found.name}.csv": formats.comma_separated(found) for found in table.tables(report)}
+    if "json" in kinds:
+        texts["report.json"] = as_json(report)
+    if "latex" in kinds:
+        texts["report.tex"] = latex(report)
+    for name, content in texts.items():
+        write_text(folder / name, content)
+    return [folder / name for name in texts] + drawn
+
+
+def text(report: Report, kind: str) -> str:
+    """One format as text, for standard output. CSV is the accuracy table, Markdown comes without charts."""
+    makers = {
+        "markdown": lambda: markdown(report, []),
+        "csv": lambda: formats.comma_separated(table.accuracy(report)),
+        "json": lambda: as_json(report),
+        "latex": lambda: latex(report),
+        "html": lambda: page.render(report),
+    }
+    if kind not in makers:
+        raise UserError(f"There is no text of format {kind!r}.", f"There are: {', '.join(makers)}.")
+    return makers[kind]()
+
+
+def draw(report: Report, folder: Path) -> list[Path]:
+    """The charts as SVG and PNG; those that have nothing to show are left out."""
+    figures = {}
+    if any(summary.n for answer in report.answers for summary in answer.summaries.values()):
+        figures["accuracy"] = charts.accuracy(report)
+        if any(found.mean is not None for answer in report.answers for found in answer.differences.values()):
+            figures["differences"] = charts.differences(report)
+    for name, metric in (("loss", None), *((a.metric.replace("/", "-"), a.metric) for a in report.answers)):
+        figure = charts.curves(report, metric)
+        if figure is not None:
+            figures[f"curve-{name}"] = figure
+    for name, figure in figures.items():
+        charts.save(figure, folder / name)
+    return [folder / f"{name}{suffix}" for name in figures for suffix in (".svg", ".png")]
+
+
+def markdown(report: Report, drawn: Sequence[str]) -> str:
+    """The report for GitHub; `drawn` are the names of charts in the folder charts/."""
+    study, escape = report.study, formats.markdown_escape
+    parts = [f"# {escape(study.title)}"]
+    if study.question:
+        parts.append(f"*{escape(study.question)}*")
+    parts.append(f"**{escape(words.headline(report))}**")
+    parts.append("\n".join(f"- **{escape(arm.name)}**: {escape(words.sentence(report, arm))}" for arm in study.arms))
+    problems, mixed = words.problems(report), origin.warnings(study)
+    if problems:
+        parts.append("Without a result:\n\n" + _items(problems))
+    if mixed:
+        parts.append("The runs were not made under the same conditions:\n\n" + _items(mixed))
+    parts += ["## Accuracy", formats.markdown(table.accuracy(report)).strip()]
+    parts.append(_items([*words.interval_notes(report), *words.evaluation_notes(report)]))
+    parts += [f"![{name.replace('-', ' ')}](charts/{name}.png)" for name in drawn]
+    if lines := words.cannot_answer(report):
+        parts += ["## What this study cannot answer", _items(lines)]
+    parts += ["## Cost", formats.markdown(table.cost(report)).strip()]
+    settings = origin.settings(study)
+    if settings.rows:
+        parts += ["## What differs between the arms", formats.markdown(settings).strip()]
+    commands = [f"# {arm.name}\n{line}" for arm in study.arms if (line := words.command(report, arm))]
+    if commands:
+        parts += ["## To run it again", "```sh\n" + "\n".join(commands) + "\n```"]
+    environment = origin.environment(study)
+    if environment.rows:
+        parts += ["## Where it ran", formats.markdown(environment).strip()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _items(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {formats.markdown_escape(line)}" for line in lines)
+
+
+def latex(report: Report) -> str:
+    """Accuracy and cost as tables of a paper (booktabs), to be \\input."""
+    study = report.study
+    caption = formats.latex_escape(f"{study.title}. {' '.join(words.interval_notes(report))}")
+    parts = [f"% mrbench report {formats.one_line(study.name)}; needs \\usepackage{{booktabs}}"]
+    for found, text in ((table.accuracy(report), caption), (table.cost(report), formats.latex_escape(study.title))):
+        label = "".join(c for c in study.name if c.isalnum() or c in "-.")
+        parts.append(
+            f"\\begin{{table}}\n\\centering\n{formats.latex(found)}\\caption{{{text}}}\n"
+            f"\\label{{tab:{label}-{found.name}}}\n\\end{{table}}"
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def as_json(report: Report) -> str:
+    """All tables at full precision with what the intervals hold; null for what is not known."""
+    study = report.study
+    noise: dict[str, Any] = {
+        answer.metric: {
+            "pairs": _spread(answer.pairs.sd, answer.pairs.df),
+            "within_arms": _spread(answer.within.sd, answer.within.df),
+        }
+        for answer in report.answers
+    }
+    content = {
+        "mrbench": __version__,
+        "study": study.name,
+        "title": study.title,
+        "question": study.question,
+        "baseline": study.baseline,
+        "answer": words.headline(report),
+        "arms": {
+            arm.name: {
+                "says": words.sentence(report, arm),
+                "overrides": list(arm.overrides),
+                "published": arm.published,
+                "note": arm.note,
+                "command": words.command(report, arm),
+            }
+            for arm in study.arms
+        },
+        "confidence": 0.95,
+        "seed_noise": noise,
+        "image_resamples": report.resamples,
+        **{found.name: found.records() for found in table.tables(report)},
+        "settings": origin.settings(study).records(),
+        "environment": origin.environment(study).records(),
+        "warnings": origin.warnings(study),
+        "problems": words.problems(report),
+        "notes": [*words.interval_notes(report), *words.evaluation_notes(report)],
+        "cannot_answer": words.cannot_answer(report),
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _spread(sd: float, df: int) -> dict[str, float | int | None]:
+    return {"sd": sd if df else None, "df": df}
