@@ -70,6 +70,7 @@ class Record:
     ended: str | None = None
     measurements: list[Measurement] = field(default_factory=list)
     searches: list[Search] = field(default_factory=list)
+    before: dict[str, float] | None = None  # the GPU before we began, as nvidia-smi tells it
     warnings: list[str] = field(default_factory=list)
 
 
@@ -117,6 +118,14 @@ def read(path: Path) -> Record:
             "searches": [Search(**{**s, "tries": [Try(**t) for t in s["tries"]]}) for s in found["searches"]],
         }
     )
+
+
+def is_finished(path: Path) -> bool:
+    """Whether `path` holds something that must not be written over: anything but an unfinished record."""
+    try:
+        return read(path).state != "running"
+    except UserError:
+        return True
 
 
 def _measurement(found: dict[str, Any]) -> Measurement:

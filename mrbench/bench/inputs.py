@@ -1,0 +1,123 @@
+"""Batches to measure on: synthetic ones of a stated size and number of instances, or a data set's first."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+
+import torch
+
+from mrbench.config.schema import RunConfig
+from mrbench.data.batch import Batch, MaskWindows
+from mrbench.data.loader import MULTIPLE, eval_loader, train_loader
+from mrbench.data.masks import summed_area_table
+from mrbench.data.sources import open_split
+from mrbench.errors import UserError
+
+INSTANCES = 7  # an image of COCO train2017 has 7.3
+COCO_CLASSES = 80
+
+
+def synthetic_batches(
+    count: int,
+    images: int,
+    height: int,
+    width: int,
+    instances: int = INSTANCES,
+    classes: int = COCO_CLASSES,
+    masks: bool = True,
+    seed: int = 0,
+) -> list[Batch]:
+    """`count` different batches of `images` pictures of `height` x `width` pixels (padded to a multiple of 32).
+
+    A picture is noise with `instances` filled ellipses on it, whose sides are drawn log-uniformly between 8 pixels
+    (or the picture's side) and three quarters of the picture's, which has COCO's large share of small instances.
+    The same arguments give the same batches; the iteration is 0 in all, and with it the learning rate.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return [_batch(generator, images, height, width, instances, classes, masks) for _ in range(count)]
+
+
+def _batch(
+    generator: torch.Generator, images: int, height: int, width: int, instances: int, classes: int, masks: bool
+) -> Batch:
+    padded = [-(-side // MULTIPLE) * MULTIPLE for side in (height, width)]
+    pictures = torch.zeros(images, 3, *padded, dtype=torch.uint8)
+    shape = (images, 3, height, width)
+    pictures[:, :, :height, :width] = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    boxes = torch.zeros(images, max(instances, 1), 4)
+    labels = torch.full((images, max(instances, 1)), -1)
+    windows: list[torch.Tensor] = []
+    for image in range(images):
+        for instance in range(instances):
+            y, x, h, w = _place(generator, height, width)
+            bitmap = _ellipse(h, w)
+            colour = torch.randint(0, 256, (3, 1, 1), dtype=torch.uint8, generator=generator)
+            region = pictures[image, :, y : y + h, x : x + w]
+            region.copy_(torch.where(bitmap, colour, region))
+            boxes[image, instance] = torch.tensor([x, y, x + w, y + h], dtype=torch.float32)
+            labels[image, instance] = torch.randint(0, classes, (), generator=generator)
+            windows.append(bitmap)
+    sizes = torch.tensor([[height, width]]).repeat(images, 1)
+    return Batch(
+        images=pictures,
+        sizes=sizes,
+        original_sizes=sizes.clone(),
+        boxes=boxes,
+        labels=labels,
+        masks=_windows(windows, boxes, labels >= 0) if masks else None,
+        seeds=torch.randint(0, 2**62, (images,), generator=generator),
+        image_ids=list(range(images)),
+        iteration=0,
+    )
+
+
+def _place(generator: torch.Generator, height: int, width: int) -> tuple[int, int, int, int]:
+    """y, x, h, w of a box inside the picture, whole pixels."""
+    u = torch.rand(4, generator=generator).tolist()
+    sides = []
+    for side, draw in zip((height, width), u[:2], strict=True):
+        low, high = min(8, side), max(0.75 * side, min(8, side))
+        sides.append(max(int(low * (high / low) ** draw), 1))
+    h, w = sides
+    return int(u[2] * (height - h + 1)), int(u[3] * (width - w + 1)), h, w
+
+
+def _ellipse(height: int, width: int) -> torch.Tensor:
+    """bool [height, width]: the pixels whose centre lies in the inscribed ellipse."""
+    y = (torch.arange(height) + 0.5) / height * 2 - 1
+    x = (torch.arange(width) + 0.5) / width * 2 - 1
+    return y[:, None] ** 2 + x[None] ** 2 <= 1
+
+
+def _windows(bitmaps: list[torch.Tensor], boxes: torch.Tensor, used: torch.Tensor) -> MaskWindows:
+    """`bitmaps` in the order of `used`, whose windows are their boxes."""
+    areas = [(b.shape[0] + 1) * (b.shape[1] + 1) for b in bitmaps]
+    table = torch.zeros(max(sum(areas), 1), dtype=torch.int32)
+    for bitmap, part in zip(bitmaps, table[: sum(areas)].split(areas), strict=True):
+        summed_area_table(bitmap.numpy(), part.view(bitmap.shape[0] + 1, bitmap.shape[1] + 1).numpy())
+    offset = torch.zeros(used.shape, dtype=torch.int64)
+    ends = torch.tensor(areas, dtype=torch.int64).cumsum(0)
+    offset[used] = ends - torch.tensor(areas, dtype=torch.int64)
+    whole = boxes.long()
+    return MaskWindows(table, offset, (whole[..., 2:] - whole[..., :2]).flip(-1), whole[..., :2].flip(-1))
+
+
+def data_batches(config: RunConfig, mode: str, count: int, images: int) -> tuple[list[Batch], int]:
+    """The first `count` batches of `images` pictures that training, or testing, reads; and the number of classes.
+
+    Raises UserError where the data set cannot be read or is too small.
+    """
+    runtime = replace(config.runtime, num_workers=0, devices=1, accumulate=1, evaluation_batch=images)
+    schedule = replace(config.schedule, images_per_batch=images, iterations=max(config.schedule.iterations, count))
+    config = replace(config, runtime=runtime, schedule=schedule)
+    dataset = open_split(config.data, "train" if mode == "train" else "val")
+    loader: Iterator[Batch] = iter((train_loader if mode == "train" else eval_loader)(dataset, config))
+    batches = list(islice((batch for batch in loader if len(batch) == images), count))
+    if not batches:
+        raise UserError(
+            f"{dataset.annotation_file} has no {images} images that {mode} would put into one batch",
+            "Measure smaller batches with --batch, or on synthetic pictures with --inputs synthetic.",
+        )
+    for batch in batches:
+        batch.iteration = 0  # one learning rate, that of the first step, so that the network stays what it is
+    return batches, len(dataset.categories)

@@ -1,0 +1,147 @@
+"""`mrbench gpu-bench`: speed, memory and the largest batch, on whatever device there is."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mrbench.cli.common import ConfigDir, Overrides, Root, root_folder
+from mrbench.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from mrbench.bench.largest_batch import Search
+    from mrbench.bench.record import Measurement, Plan, Record
+
+
+def gpu_bench_command(
+    overrides: Overrides = None,
+    mode: Annotated[str, typer.Option("--mode", help="train, infer, or both with a comma.")] = "train,infer",
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            "--precision",
+            help="fp32, tf32, fp16, bf16, or several with commas.  [default: the configuration's; all on a GPU]",
+        ),
+    ] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option("--batch", help="Images a step, or several with commas.  [default: train 2, infer 1]"),
+    ] = None,
+    image_size: Annotated[
+        str | None,
+        typer.Option("--image-size", help="Height x width in pixels, as 800x1333.  [default: the recipe's]"),
+    ] = None,
+    instances: Annotated[int, typer.Option("--instances", min=0, help="Objects in a synthetic picture.")] = 7,
+    inputs: Annotated[
+        str, typer.Option("--inputs", help="synthetic, or data: the first pictures of the data set.")
+    ] = "synthetic",
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Blocks, of a second or more each.")] = 10,
+    largest_batch: Annotated[
+        bool, typer.Option("--largest-batch", help="Search the largest batch too, in fresh processes.")
+    ] = False,
+    memory_limit: Annotated[
+        str | None,
+        typer.Option("--memory-limit", help="As 2GiB: what may be used.  [default: what the device has]"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The record, JSON.  [default: a telling name in bench/ of the root]"),
+    ] = None,
+    root: Root = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Measure images per second, peak memory and the largest batch.
+
+    Training steps and detection are timed in fresh processes, after a warm-up that ends when step times are
+    stable, in blocks that give a spread. Without a GPU it takes the small model, and the memory limit as the wall.
+
+    An interrupted benchmark goes on where it stopped when the same command is given again.
+
+    Example: mrbench gpu-bench --precision fp32,bf16 --largest-batch --memory-limit 4GiB
+    """
+    from mrbench.bench import session
+    from mrbench.bench.plan import default_path, make_plan
+    from mrbench.bench.telling import comparison_lines, heading
+    from mrbench.runs.provenance import collect
+
+    plan, device = make_plan(
+        overrides or [],
+        config_dir,
+        mode=mode,
+        precision=precision,
+        batch=batch,
+        size=image_size,
+        instances=instances,
+        inputs=inputs,
+        repeats=repeats,
+        largest_batch=largest_batch,
+        memory_limit=memory_limit,
+    )
+    versions = collect()["packages"]
+    path = out or default_path(root_folder(root) / "bench", plan, device, versions.get("torch", ""))
+    record = session.open_record(path, plan, device)
+    typer.echo(heading(record))
+    for warning in record.warnings:
+        typer.echo(f"Warning: {warning}")
+    typer.echo()
+    with _watcher(plan) as watcher:
+        session.carry_out(path, record, watcher)
+    if lines := comparison_lines(record.measurements):
+        typer.echo("\n".join(lines) + "\n")
+    typer.echo(f"Record: {path}")
+    _judge(record)
+
+
+def _judge(record: "Record") -> None:
+    """Exit code 1 when something failed, a message when not one figure came out."""
+    problems = [row.note for row in record.measurements if row.state == "failed"]
+    problems += [s.note for s in record.searches if s.note and not record.device["refusals"][s.precision]]
+    if problems:
+        raise typer.Exit(1)
+    if not any(row.state == "measured" for row in record.measurements):
+        row = record.measurements[0]
+        raise UserError(
+            f"Nothing could be measured; {row.label}: {row.note}",
+            "Try a smaller --batch or --image-size, more memory, or another --precision.",
+        )
+
+
+@contextmanager
+def _watcher(plan: "Plan") -> Iterator["_Watcher"]:
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield _Watcher(progress, plan)
+
+
+class _Watcher:
+    """Shows what is being measured while it is, and each figure once it is there."""
+
+    def __init__(self, progress: "Progress", plan: "Plan") -> None:
+        self.progress, self.plan = progress, plan
+        self.task = progress.add_task("", start=False)
+
+    def begins(self, what: str) -> None:
+        self.progress.reset(self.task, description=what)
+
+    def measured(self, row: "Measurement") -> None:
+        from mrbench.bench.telling import measurement_text
+
+        self._print(measurement_text(row) + "\n")
+
+    def searched(self, search: "Search") -> None:
+        from mrbench.bench.telling import search_text
+
+        self._print(search_text(search, self.plan) + "\n")
+
+    def _print(self, text: str) -> None:
+        self.progress.stop()
+        typer.echo(text)
+        self.progress.start()
