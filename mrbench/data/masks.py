@@ -80,8 +80,10 @@ def _sample_rle(rle: dict, plan: Plan) -> Window | None:
     if len(columns) == 0 or len(rows) == 0:
         return None
     kept = plan.size[1] - 1 - columns if plan.flip else columns
-    from_y = np.minimum(((rows + plan.crop[0] + 0.5) / plan.scale[0]).astype(int), plan.original[0] - 1)
-    from_x = np.minimum(((kept + plan.crop[1] + 0.5) / plan.scale[1]).astype(int), plan.original[1] - 1)
+    # The nearest pixel's number is the floor of (i + 1/2) * original / resized, in whole numbers because that often is
+    # exactly between two pixels.
+    from_y = (2 * (rows + plan.crop[0]) + 1) * plan.original[0] // (2 * plan.resized[0])
+    from_x = (2 * (kept + plan.crop[1]) + 1) * plan.original[1] // (2 * plan.resized[1])
     full = coco_mask.decode(rle)
     # The COCO API lays masks out column by column.
     bitmap = full.T[from_x[:, None], from_y[None, :]].T
