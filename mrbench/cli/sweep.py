@@ -101,7 +101,7 @@ def _study(what: list[str], name: str | None, scale: str | None, seeds: str | No
     if not what:
         raise UserError(
             "What is to be swept?",
-            f"Give an ablation file, the name of one ({', '.join(study_names())}), or a grid: model.norm=gn,bn seed=0,1",
+            f"Give an ablation file, the name of one ({', '.join(study_names())}), or a grid: model.norm=gn,bn",
         )
     if name is not None and (not name or Path(name).name != name):
         raise UserError(f"--name {name}: not a name", "Use letters, digits, - and _.")
@@ -113,7 +113,7 @@ def _study(what: list[str], name: str | None, scale: str | None, seeds: str | No
         if seeds and any(text.startswith("seed=") for text in what):
             raise UserError("Seeds are given twice, by seed= and --seeds", "Leave one of them out.")
         return grid_study(what, name), ()
-    study = load_study(what[0]).at_scale(scale) if scale else load_study(what[0]).at_scale()
+    study = load_study(what[0]).at_scale(scale)
     return replace(study, name=name or study.name), only_fixed(what[1:])
 
 
@@ -159,7 +159,9 @@ def _dry_run(folder: Path, plan: "Plan", as_json: bool, console: "Console") -> N
             json.dumps({"study": plan.study.name, "runs": runs, "iterations_left": sum(left.values())}, indent=1)
         )
         return
-    table = Table("arm", "seed", "run", "state", "iterations left", title=plan.study.name, title_justify="left")
+    table = Table(title=plan.study.name, title_justify="left")
+    for column in ("arm", "seed", "run", "state", "iterations left"):
+        table.add_column(column, no_wrap=column == "run")
     for planned in plan.runs:
         view = views[planned.run_id]
         table.add_row(planned.arm, str(planned.seed), planned.run_id, describe(view), f"{left[planned.run_id]:,}")
