@@ -33,16 +33,16 @@ def eval_command(
         Path | None, typer.Option("--detections", help="COCO results file to compare with --annotations.")
     ] = None,
     kind: Annotated[
-        str | None, typer.Option("--kind", help="box or mask.  [default: what all entries of --detections have]")
+        str | None, typer.Option("--kind", help="box or mask; without it, what all entries of --detections have.")
     ] = None,
     areas: Annotated[
         str | None,
-        typer.Option("--areas", help="With --annotations: limits small,large in square pixels.  [default: 1024,9216]"),
+        typer.Option("--areas", help="With --annotations: limits of small and large in square pixels; or 1024,9216."),
     ] = None,
     max_detections: Annotated[
         int | None,
         typer.Option(
-            "--max-detections", help="With --annotations: the best so many an image and class.  [default: 100]"
+            "--max-detections", help="With --annotations: how many of an image and category count; 100 without it."
         ),
     ] = None,
     out: Annotated[
@@ -67,13 +67,12 @@ def eval_command(
 
         mrbench eval --annotations instances_val2017.json --detections results.json
     """
-    modes = [annotations is not None or detections is not None, weights is not None, bool(target)]
     if annotations is not None or detections is not None:
         if annotations is None or detections is None:
             raise UserError("--annotations and --detections belong together: give both.")
         if weights is not None or target or out:
             raise UserError(
-                "--annotations and --detections run no model: leave out run, overrides, --weights and --out."
+                "--annotations and --detections run no model.", "Leave out the run or overrides, --weights and --out."
             )
         result = _evaluate_files(annotations, detections, kind, areas, max_detections)
     else:
@@ -82,7 +81,7 @@ def eval_command(
                 "--kind, --areas and --max-detections go with --annotations and --detections.",
                 "A model is evaluated as its configuration says: evaluation.areas, evaluation.max_detections.",
             )
-        if not any(modes):
+        if weights is None and not target:
             raise UserError("Nothing to evaluate.", "Give a run, --weights, or --annotations and --detections.")
         if weights is not None:
             result = _evaluate_weights(weights, target or [], out, config_dir)
@@ -103,9 +102,7 @@ def _evaluate_files(
     try:
         limits = [float(value) for value in areas.split(",")] if areas else list(COCO_AREAS)
     except ValueError:
-        raise UserError(
-            f"--areas {areas} is not two numbers with a comma.", "For example --areas 1024,9216."
-        ) from None
+        raise UserError(f"--areas {areas} is not two numbers.", "For example --areas 1024,9216.") from None
     found = read_detections(detections)
     kinds = (kind,) if kind else kinds_in(found)
     most = 100 if max_detections is None else max_detections
@@ -143,7 +140,7 @@ def _evaluate_run(target: list[str], out: Path | None, root: Path | None) -> dic
     if len(target) != 1 or "=" in target[0]:
         raise UserError(
             f"Give one run, not {' '.join(target)}.",
-            "Overrides go with --weights; `mrbench runs list` shows the runs.",
+            "Overrides go with --weights. `mrbench runs list` shows the runs.",
         )
     if out is not None:
         raise UserError("--out goes with --weights: a run's evaluation is written into its folder.")

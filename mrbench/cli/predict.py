@@ -37,8 +37,8 @@ def predict_command(
 ) -> None:
     """Draws what a model finds on pictures, and writes it as COCO results.
 
-    Each picture becomes a PNG in --out; detections.json holds all detections, whatever their score, as a COCO data
-    set: images, categories and results.
+    Each picture becomes a PNG in --out; detections.json holds all detections, whatever their score, as COCO results,
+    with the images and categories that they refer to.
 
         mrbench predict mask_rcnn_small-74bdd1 photos/ --out drawn
 
@@ -130,6 +130,6 @@ def _write(pictures: "PictureSet", results: list[dict[str, Any]], out: Path, thr
                 {"id": i.id, "file_name": str(i.file), "width": i.width, "height": i.height} for i in pictures.images
             ],
             "categories": [{"id": key, "name": name} for key, name in categories],
-            "annotations": results,
+            "detections": results,
         },
     )

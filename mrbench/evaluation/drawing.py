@@ -97,8 +97,9 @@ def draw_comparison(
     """
     pictures = [draw_coco(image, items, categories) for _, items in panels]
     width, height = pictures[0].size
-    font = ImageFont.load_default(size=max(14, width / 32))
-    head = round(font.size * 1.6)
+    size = max(14, width // 32)
+    font = ImageFont.load_default(size=size)
+    head = round(size * 1.6)
     sheet = Image.new("RGB", (len(panels) * (width + MARGIN) - MARGIN, height + head), "white")
     pen = ImageDraw.Draw(sheet)
     for column, ((title, _), picture) in enumerate(zip(panels, pictures, strict=True)):

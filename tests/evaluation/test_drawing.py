@@ -1,0 +1,74 @@
+"""Drawings show what they are given, where it is, and leave their input alone."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mrbench.evaluation.drawing import PALETTE, draw, draw_coco, draw_comparison
+
+
+@pytest.fixture
+def picture():
+    return Image.new("RGB", (800, 600), (128, 128, 128))
+
+
+def disc(height, width, y, x, radius):
+    rows, columns = np.ogrid[:height, :width]
+    return (rows - y) ** 2 + (columns - x) ** 2 < radius**2
+
+
+def test_masks_are_translucent_with_an_opaque_outline(picture):
+    mask = disc(600, 800, 300, 400, 100)
+    drawn = np.asarray(draw(picture, [[300, 200, 500, 400]], [1], [mask], names=["a", "b"])).astype(int)
+    colour = np.array(PALETTE[1])
+    inside = drawn[300, 400]
+    assert (np.abs(inside - 128) <= np.abs(colour - 128)).all()
+    assert not (inside == colour).all()
+    assert not (inside == 128).all()
+    row = (drawn[300] == colour).all(1)
+    assert row[301:305].any()
+    assert not row[310:490].any()
+    assert (drawn[450:, 600:] == 128).all()
+    assert np.asarray(picture).std() == 0
+
+
+def test_boxes_are_where_they_belong(picture):
+    drawn = np.asarray(draw(picture, [[100, 150, 300, 250]], [0], names=["a", "b"]))
+    colour = np.array(PALETTE[0])
+    assert (drawn[200, 100] == colour).all()
+    assert (drawn[200, 299] == colour).all()
+    assert (drawn[249, 200] == colour).all()
+    assert (drawn[200, 200] == 128).all()
+
+
+def test_small_pictures_are_enlarged_and_boxes_with_them():
+    drawn = draw(Image.new("RGB", (128, 96), (128, 128, 128)), [[20, 30, 60, 70]], [0], names=["a", "b"])
+    assert drawn.size == (640, 480)
+    assert tuple(np.asarray(drawn)[250, 100]) == PALETTE[0]
+
+
+def test_labels_stay_inside_the_picture_and_apart(picture):
+    # Boxes at all corners, and two instances at the same place.
+    boxes = [[0, 0, 40, 20], [770, 0, 800, 20], [0, 590, 30, 600], [780, 580, 800, 600], [400, 300, 420, 310]]
+    plain = np.asarray(draw(picture, boxes, [0, 1, 2, 3, 4], names=["a long name"] * 6, scores=[0.5] * 5))
+    for colour in PALETTE[:5]:
+        assert (plain == colour).all(2).sum() > 500
+    empty = draw(picture, np.zeros((0, 4)), [], [], [], ["a"])
+    assert (np.asarray(empty) == 128).all()
+
+
+def test_coco_entries_with_polygons_and_rle_and_without_crowds(picture):
+    square = {"size": [600, 800], "counts": [100 * 600, 200, 600 * 800 - 60200]}
+    items = [
+        {"category_id": 9, "bbox": [200, 200, 100, 100], "segmentation": [[200, 200, 300, 200, 300, 300, 200, 300]]},
+        {"category_id": 4, "bbox": [100, 0, 1, 200], "segmentation": square},
+        {"category_id": 4, "bbox": [500, 400, 100, 100], "segmentation": square, "iscrowd": 1},
+    ]
+    drawn = np.asarray(draw_coco(picture, items, [(4, "four"), (9, "nine")]))
+    assert (drawn[199:301, 199:301] == np.array(PALETTE[1])).all(2).any()
+    assert (drawn[100, 100] == np.array(PALETTE[0])).all()
+    assert (drawn[390:520, 490:620] == 128).all()
+    results = [{"category_id": 9, "bbox": [200, 200, 100, 100], "score": 0.75}]
+    sheet = draw_comparison(picture, [("truth", items), ("found", results)], [(4, "four"), (9, "nine")])
+    assert sheet.width == 2 * 800 + 8
+    assert sheet.height > 600
