@@ -74,7 +74,7 @@ def evaluate_model(
     if detections is None:
         return None
     evaluation = evaluate(
-        dataset.annotation_file,
+        dataset.ground_truth(),
         detections,
         ("box", "mask") if config.model.mask_head.enabled else ("box",),
         config.evaluation.areas,
