@@ -68,6 +68,7 @@ def _detect(
 ) -> "tuple[PictureSet, list[dict[str, Any]]]":
     from typing import cast
 
+    from rich.console import Console
     from rich.progress import Progress
 
     from mrbench.data.coco import CocoDataset
@@ -93,7 +94,8 @@ def _detect(
     model = build_detector(config.model, len(pictures.categories))
     load_model_weights(weights, model)
     config.runtime.num_workers = min(config.runtime.num_workers, len(pictures) // 8)
-    with Progress(transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("detecting", total=len(pictures))
         results = detect_dataset(
             model.to(device),

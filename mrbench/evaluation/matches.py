@@ -154,54 +154,51 @@ def resampler(matches: Matches, kind: str) -> Callable[[Array], Array]:
     true = unpack(record.matched, *shape[:2])[order] & counted
     first = np.searchsorted(category, np.arange(classes))  # of each category's detections
 
-    # Per curve (area, threshold): positions of its true positives, and where its counted detections differ from those
-    # of its area's middle threshold. The differences are few, so one running sum an area serves all its thresholds.
-    position, segment, base_hi, base_lo, step_at, step_sign, step_hi, step_lo = ([] for _ in range(8))
+    # A curve belongs to an (area, threshold). The detections that count are listed once an area, those of its middle
+    # threshold; the few in which another threshold differs are a list of changes, +1 or -1. How many detections were
+    # seen up to a true positive is then the difference of two running sums in each list.
     middle = shape[1] // 2
-    steps = 0
+    listed, changed, sign = _Lists(), _Lists(), []
+    position, segment = [], []
     for area in range(shape[0]):
+        listed.begin(np.flatnonzero(counted[:, area, middle]))
         for threshold in range(shape[1]):
             here = np.flatnonzero(true[:, area, threshold])
             change = counted[:, area, threshold].astype(np.int8) - counted[:, area, middle]
-            moved = np.flatnonzero(change)
-            start = first[category[here]]
+            changed.begin(np.flatnonzero(change))
+            sign.append(change[change != 0])
+            for part in (listed, changed):
+                part.look_up(here, first[category[here]])
             position.append(here)
             segment.append(category[here] + (area * shape[1] + threshold) * classes)
-            base_hi.append(here + 1 + area * (len(order) + 1))
-            base_lo.append(start + area * (len(order) + 1))
-            step_at.append(moved)
-            step_sign.append(change[moved])
-            step_hi.append(np.searchsorted(moved, here, "right") + steps)
-            step_lo.append(np.searchsorted(moved, start, "left") + steps)
-            steps += len(moved)
-    true_image = image[np.concatenate(position)]
     owner = np.concatenate(segment)
-    hi, lo = np.concatenate(base_hi), np.concatenate(base_lo)
-    moved_image, sign = image[np.concatenate(step_at)], np.concatenate(step_sign).astype(np.int64)
-    moved_hi, moved_lo = np.concatenate(step_hi), np.concatenate(step_lo)
     begin = np.searchsorted(owner, owner, "left")
-    counted_base = np.ascontiguousarray(counted[:, :, middle].T)
+    true_image = image[np.concatenate(position)]
+    listed_image, listed_last, listed_first = listed.joined(image)
+    changed_image, changed_last, changed_first = changed.joined(image)
+    signs = np.concatenate(sign).astype(np.int32)
     ground_truth = record.ground_truth.reshape(len(matches.image_ids), -1).astype(np.float64)
     segments = shape[0] * shape[1] * classes
+    offset = owner * len(RECALLS) - 1
 
     def table(weights: Array) -> Array:
         draw = np.asarray(weights)
         if draw.shape != (len(ground_truth),) or not np.issubdtype(draw.dtype, np.integer) or (draw < 0).any():
             raise ValueError(f"weights must be {len(ground_truth)} integers from 0 on")
-        draw = draw.astype(np.int64)
+        draw = draw.astype(np.int32)
         instances = (draw.astype(np.float64) @ ground_truth).reshape(classes, shape[0]).T  # [A, K]
         wanted: Array = np.repeat(instances[:, None], shape[1], axis=1).ravel()
 
-        base = np.zeros((shape[0], len(order) + 1), np.int64)
-        np.cumsum(counted_base * draw[image], axis=1, out=base[:, 1:])
-        moved = np.r_[0, np.cumsum(draw[moved_image] * sign)]
-        seen = base.ravel()[hi] - base.ravel()[lo] + moved[moved_hi] - moved[moved_lo]
-        hits = np.r_[0, np.cumsum(draw[true_image])]
+        seen_listed = _running_sum(draw[listed_image])
+        seen_changed = _running_sum(draw[changed_image] * signs)
+        seen = seen_listed[listed_last] - seen_listed[listed_first]
+        seen += seen_changed[changed_last] - seen_changed[changed_first]
+        hits = _running_sum(draw[true_image])
         hit = hits[1:] - hits[begin]
 
         precision = hit / (seen + np.spacing(1))
         recall = hit / np.maximum(wanted, 1.0)[owner]
-        level = owner * len(RECALLS) + np.searchsorted(RECALLS, recall, "right") - 1
+        level = offset + np.searchsorted(RECALLS, recall, "right")
         best = np.zeros(segments * len(RECALLS))
         if len(level):
             groups = np.flatnonzero(np.r_[True, level[1:] != level[:-1]])
@@ -210,3 +207,32 @@ def resampler(matches: Matches, kind: str) -> Callable[[Array], Array]:
         return np.where(wanted > 0, envelope.mean(axis=1), np.nan).reshape(shape)
 
     return table
+
+
+class _Lists:
+    """Lists of detections, one behind the other, and for true positives where their category begins and they stand."""
+
+    def __init__(self) -> None:
+        self.lists: list[Array] = []
+        self.last: list[Array] = []
+        self.first: list[Array] = []
+        self.before = 0
+
+    def begin(self, positions: Array) -> None:
+        self.before = sum(map(len, self.lists))
+        self.lists.append(positions)
+
+    def look_up(self, here: Array, start: Array) -> None:
+        self.last.append(np.searchsorted(self.lists[-1], here, "right") + self.before)
+        self.first.append(np.searchsorted(self.lists[-1], start, "left") + self.before)
+
+    def joined(self, image: Array) -> tuple[Array, Array, Array]:
+        """The images of all lists, and for each true positive the two places in their running sum."""
+        return image[np.concatenate(self.lists)], np.concatenate(self.last), np.concatenate(self.first)
+
+
+def _running_sum(values: Array) -> Array:
+    """Of the first 0, 1, ... values: int32, for the bootstrap is bound by memory; enough for 2**31 detections."""
+    out = np.zeros(len(values) + 1, np.int32)
+    np.cumsum(values, out=out[1:])
+    return out

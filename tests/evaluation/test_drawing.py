@@ -6,6 +6,9 @@ from PIL import Image
 
 from mrbench.evaluation.drawing import PALETTE, draw, draw_coco, draw_comparison
 
+# pycocotools 2.0.11 with numpy 2
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
 
 @pytest.fixture
 def picture():

@@ -28,7 +28,7 @@ def golden(request, shared):
         key = (item["image_id"], item["category_id"], item["score"])
         item["score"] -= 1e-9 * seen[key]
         seen[key] += 1
-    return kind, truth, found
+    return kind, truth, found, evaluate(truth, found, (kind,))
 
 
 def drawn(truth, found, weights):
@@ -57,15 +57,14 @@ def assert_same(mine, metrics, kind, tolerance=1e-12):
 
 
 def test_every_image_once_is_pycocotools(golden):
-    kind, truth, found = golden
-    result = evaluate(truth, found, (kind,))
+    kind, _, _, result = golden
     assert_same(average_precision(result.matches, kind), result.metrics, kind)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_images_drawn_with_replacement_are_pycocotools_on_the_copies(golden, seed):
-    kind, truth, found = golden
-    matches = evaluate(truth, found, (kind,)).matches
+    kind, truth, found, result = golden
+    matches = result.matches
     images = len(truth["images"])
     weights = np.bincount(np.random.default_rng(seed).integers(images, size=images), minlength=images)
     assert weights.max() > 1
@@ -75,12 +74,12 @@ def test_images_drawn_with_replacement_are_pycocotools_on_the_copies(golden, see
 
 
 def test_an_empty_draw_and_draws_of_one_image(golden):
-    kind, truth, found = golden
-    matches = evaluate(truth, found, (kind,)).matches
+    kind, truth, found, result = golden
+    matches = result.matches
     table = resampler(matches, kind)
     images = len(truth["images"])
     assert np.isnan(table(np.zeros(images, np.int64))).all()
-    for index in (0, 17, 63):
+    for index in (0, 63):
         weights = np.eye(images, dtype=np.int64)[index]
         expected = evaluate(*drawn(truth, found, weights), (kind,)).metrics
         assert_same(average_precision(matches, kind, weights), expected, kind)
@@ -122,8 +121,8 @@ def test_random_crowded_scenes_are_pycocotools():
 
 
 def test_saved_and_loaded_is_the_same(golden, tmp_path):
-    kind, truth, found = golden
-    matches = evaluate(truth, found, (kind,)).matches
+    kind, _, _, result = golden
+    matches = result.matches
     matches.save(tmp_path / "matches.npz")
     again = Matches.load(tmp_path / "matches.npz")
     assert again.categories == matches.categories

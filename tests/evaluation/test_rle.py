@@ -8,6 +8,9 @@ from torch.nn.functional import grid_sample
 
 from mrbench.evaluation.rle import encode_instance
 
+# pycocotools 2.0.11 with numpy 2
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
 
 def pasted(probabilities, box, height, width):
     """Detectron2's `_do_paste_mask` over the whole picture: values, not yet thresholded."""
