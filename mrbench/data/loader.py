@@ -1,6 +1,7 @@
 """Batches for training and testing: the same ones whatever the number of workers and processes."""
 
 import multiprocessing
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ def train_loader(
             "Raise schedule.images_per_batch, or lower runtime.devices.",
         )
     batches = TrainBatches(dataset, config, rank, world_size, start)
-    return _iterate(batches, config.runtime.num_workers)
+    return _iterate(batches, config)
 
 
 def eval_loader(dataset: CocoDataset, config: RunConfig, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
@@ -48,7 +49,7 @@ def eval_loader(dataset: CocoDataset, config: RunConfig, rank: int = 0, world_si
     depend on `runtime.evaluation_batch` or the number of processes. `iteration` is the batch's number over all.
     """
     check_augmentation(config.augmentation)
-    return _iterate(TestBatches(dataset, config, rank, world_size), config.runtime.num_workers)
+    return _iterate(TestBatches(dataset, config, rank, world_size), config)
 
 
 class TrainBatches(Dataset):
@@ -233,7 +234,10 @@ class _Guarded(Dataset):
             return error.what, error.hint
 
 
-def _iterate(batches: Dataset, num_workers: int) -> Iterator[Batch]:
+def _iterate(batches: Dataset, config: RunConfig) -> Iterator[Batch]:
+    # More than there are cores would only be in each other's way.
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    num_workers = min(config.runtime.num_workers, cores)
     # Forked workers start at once and share the annotations; they touch neither a GPU nor torch's thread pool (torch
     # gives each a single thread). Where there is no fork, the data set is pickled into them.
     context = multiprocessing.get_context("fork") if num_workers and sys.platform == "linux" else None
@@ -243,7 +247,7 @@ def _iterate(batches: Dataset, num_workers: int) -> Iterator[Batch]:
         num_workers=num_workers,
         multiprocessing_context=context,
         prefetch_factor=2 if num_workers else None,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=config.runtime.device != "cpu" and torch.cuda.is_available(),
         generator=torch.Generator(),  # or it would draw from the global one
     )
     for item in loader:
