@@ -65,7 +65,14 @@ def _style() -> Iterator[None]:
 
 
 def _label(name: str, width: int = 22) -> str:
-    return "\n".join(textwrap.wrap(name, width, break_on_hyphens=False)) or name
+    """The name on several lines where it is long, broken after `_`, `-`, `=`, `/` or a space if it can be."""
+    pieces = re.findall(r"[^_\-=/ ]*[_\-=/ ]|[^_\-=/ ]+$", name)
+    lines = [""]
+    for piece in pieces:
+        if lines[-1] and len(lines[-1]) + len(piece) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(part for line in lines for part in textwrap.wrap(line, width, break_on_hyphens=False)) or name
 
 
 def _rows(
@@ -114,7 +121,7 @@ def _accuracy_panel(ax: Axes, report: Report, answer: Answer) -> None:
         base = arm.name == report.study.baseline
         colour = INK if base else BLUE
         if found.mean is None:
-            ax.text(0.02, y, "no result yet", transform=ax.get_yaxis_transform(), va="center", color=FAINT, size=8)
+            _no_result(ax, y)
             continue
         if found.interval:
             ax.plot(
@@ -123,7 +130,7 @@ def _accuracy_panel(ax: Axes, report: Report, answer: Answer) -> None:
         ax.plot(found.mean, y, "D" if base else "o", color=colour, markersize=6.5, zorder=4)
         seeds = list(arm.scores(answer.metric).values())
         if len(seeds) > 1:
-            ax.plot(seeds, [y + 0.26] * len(seeds), "|", color=colour, markersize=5, markeredgewidth=1.1, alpha=0.75)
+            ax.plot(seeds, [y + 0.26] * len(seeds), "|", color=colour, markersize=5, markeredgewidth=1.1)
     ax.margins(x=0.06)
     low, high = ax.get_xlim()
     if high - low < 1:  # an axis over tenths of a point would make noise look like news
@@ -132,6 +139,11 @@ def _accuracy_panel(ax: Axes, report: Report, answer: Answer) -> None:
     for y, arm in enumerate(report.study.arms):
         if answer.published.get(arm.name) in near:  # one far away would press all the rest together
             ax.plot(answer.published[arm.name], y, "s", color=VERMILION, markerfacecolor="none", markersize=6.5)
+
+
+def _no_result(ax: Axes, y: int) -> None:
+    clear = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+    ax.text(0.02, y, "no result", transform=ax.get_yaxis_transform(), va="center", color=FAINT, size=8, bbox=clear)
 
 
 def differences(report: Report, answers: Sequence[Answer] | None = None) -> Figure:
@@ -159,7 +171,7 @@ def _signed_tick(value: float, _: int | None = None) -> str:
 def _difference_row(ax: Axes, y: int, answer: Answer, arm: str) -> None:
     found = answer.differences[arm]
     if found.mean is None:
-        ax.text(0.02, y, "no result yet", transform=ax.get_yaxis_transform(), va="center", color=FAINT, size=8)
+        _no_result(ax, y)
         return
     decided = found.decision in (BETTER, WORSE)
     colour = {BETTER: BLUE, WORSE: VERMILION}.get(found.decision, FAINT)
@@ -187,7 +199,9 @@ def curves(report: Report, metric: str | None = None) -> Figure | None:
     if not lines:
         return None
     with _style():
-        figure = Figure(figsize=(4.65, 3.1), layout="constrained")
+        columns = 2 if len(lines) > 3 else len(lines)
+        legend = sum(0.16 + 0.13 * _label(arm.name, 26).count("\n") for arm, _ in lines) / columns
+        figure = Figure(figsize=(4.65, 2.7 + legend), layout="constrained")
         ax = figure.subplots()
         for arm, (x, mean, low, high, seeds) in lines:
             place = report.study.arms.index(arm)
@@ -203,7 +217,6 @@ def curves(report: Report, metric: str | None = None) -> Figure | None:
         ax.margins(x=0.01)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        columns = 2 if len(lines) > 3 else len(lines)
         figure.legend(loc="outside lower center", ncols=columns, handlelength=2.6, columnspacing=1.4)
         if metric:
             ax.set_ylim(bottom=max(0.0, ax.get_ylim()[0]))
@@ -261,7 +274,8 @@ def inline_svg(figure: Figure, name: str, description: str) -> str:
     text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
     text = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', text)
     text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
-    for colour, variable in ((INK, "ink"), (FAINT, "faint"), (RULE, "rule"), ("#ffffff", "paper"), ("white", "paper")):
+    series = [(colour, f"series{place}") for place, colour in enumerate(PALETTE)]
+    for colour, variable in ((INK, "ink"), (FAINT, "faint"), (RULE, "rule"), ("#ffffff", "paper"), *series):
         text = re.sub(rf"(fill|stroke): {colour}\b", rf"\1: var(--{variable})", text)
     text = re.sub(r"font: ([\d.]+px) [^;\"]+", r"font-size: \1", text)
     width, height = re.search(r'width="([\d.]+)pt"', text), re.search(r'height="([\d.]+)pt"', text)

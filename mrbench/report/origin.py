@@ -5,6 +5,7 @@ from typing import Any
 
 from mrbench.report.collect import NOT_SCIENCE, Arm, RunRecord, Study
 from mrbench.report.table import Cell, Column, Row, Table
+from mrbench.report.words import listed
 
 RUNTIME = ("device", "devices", "threads")  # they change rounding, so a comparison should not mix them
 HARMLESS = ("host",)  # told, but no cause for a warning
@@ -105,9 +106,12 @@ def environment(study: Study) -> Table:
 
 
 def _values(fact: Fact) -> str:
-    return "; ".join(
-        f"{value} ({', '.join(dict.fromkeys(run.arm for run in runs))})" for value, runs in fact.values.items()
-    )
+    """`2.12.0 (bn); 2.11.0 (gn and roi_pool)`: the rarest value first, the commonest without a long list of arms."""
+    parts = []
+    for value, runs in sorted(fact.values.items(), key=lambda item: len(item[1])):
+        arms = list(dict.fromkeys(run.arm for run in runs))
+        parts.append(f"{value} ({listed(arms) if len(arms) <= 3 else f'{len(arms)} other arms'})")
+    return "; ".join(parts)
 
 
 def warnings(study: Study) -> list[str]:

@@ -96,6 +96,7 @@ def headline(report: Report) -> str:
         ("mixed", "both better and worse, by metric"),
         (NOISE, "inside the noise"),
         (TOO_FEW, "not settled: too few seeds"),
+        (NOTHING, "without a result"),
     ):
         if names := groups.get(word):
             verb = "is" if len(names) == 1 else "are"
@@ -104,8 +105,11 @@ def headline(report: Report) -> str:
 
 
 def verdict(report: Report, arm: str) -> str:
-    """One word over the metrics: a decision that any metric reached and none contradicts; `mixed` where they do."""
-    found = {answer.differences[arm].decision for answer in report.answers}
+    """One word over the metrics: a decision that any metric reached and none contradicts; `mixed` where they do;
+    a dash where the arm has no result."""
+    found = {answer.differences[arm].decision for answer in report.answers if answer.summaries[arm].n}
+    if not found:
+        return NOTHING
     if {"better", "worse"} <= found:
         return "mixed"
     return next(word for word in ("better", "worse", TOO_FEW, NOISE) if word in found)
@@ -177,8 +181,14 @@ def interval_notes(report: Report) -> list[str]:
         pairing = "paired over shared seeds" if paired else "paired over shared seeds where there are any"
         notes.append(
             f"Differences to {report.study.baseline} are {pairing}; ± is half of the 95 % interval (Student's t), "
-            f"which holds {holds}. It is for one comparison at a time."
+            f"which holds {holds}."
         )
+        several = len(report.challengers)
+        if several > 1:
+            notes.append(
+                f"Each interval is for one comparison: among {several} arms that change nothing, the chance that "
+                f"some arm is called different by a metric is up to {100 * (1 - 0.95**several):.0f} %."
+            )
         if pooled and any(d.interval and d.interval.pooled for d in found):
             notes.append(f"The seed noise is pooled over the arms of the study: {listed(pooled)}.")
     if report.image_problem:
@@ -201,23 +211,27 @@ def cannot_answer(report: Report) -> list[str]:
     """Questions that this study leaves open: its own notes, the arms' notes, and rows that are not settled."""
     lines = list(report.study.notes)
     lines += [f"{arm.name}: {arm.note}" for arm in report.study.arms if arm.note]
-    for arm in report.study.arms:
-        if arm.name == report.study.baseline:
-            continue
-        widths = []
-        for answer in report.answers:
-            found = answer.differences[arm.name]
-            if found.decision in (NOISE, TOO_FEW) and found.interval:
-                width = number(found.interval.half_width, answer.digits)
-                widths.append(f"{width} {metric_name(answer.metric)}")
-        if widths:
-            lines.append(f"{arm.name}: a difference below about {listed(widths)} cannot be seen with these runs.")
+    lines += _undecided(report)
     if any(answer.published for answer in report.answers):
         lines.append(
             "Published values were measured on their own data at full length: compare changes, not levels, "
             "unless the arm trains that very recipe."
         )
     return lines
+
+
+def _undecided(report: Report) -> list[str]:
+    """Which arms no metric decided, and how large a difference would have had to be."""
+    names = [name for name in report.challengers if verdict(report, name) in (NOISE, TOO_FEW)]
+    widths = []
+    for answer in report.answers:
+        found = [answer.differences[name].interval for name in names]
+        widest = max((interval.half_width for interval in found if interval), default=None)
+        if widest is not None:
+            widths.append(f"{number(widest, answer.digits)} {metric_name(answer.metric)}")
+    if not widths:
+        return []
+    return [f"{listed(names)}: differences below about {listed(widths)} cannot be told from noise with these runs."]
 
 
 def evaluation_notes(report: Report) -> list[str]:
