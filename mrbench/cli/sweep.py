@@ -25,7 +25,7 @@ What = Annotated[
     typer.Argument(
         help="An ablation file or the name of one that comes with mrbench, then overrides for all its runs; "
         "or a grid in Hydra's sweep syntax.",
-        metavar="STUDY [OVERRIDES]... | GRID...",
+        metavar="STUDY|KEY=VALUES",
     ),
 ]
 
@@ -33,11 +33,11 @@ What = Annotated[
 def sweep_command(
     what: What = None,
     scale: Annotated[
-        str | None, typer.Option(help="full or small, for studies that have both.  [default: small]")
+        str | None, typer.Option(help="full or small, for studies that have both.", show_default="small")
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds instead of the study's, as 0-4 or 0,1,2.")] = None,
     parallel: Annotated[
-        int | None, typer.Option(min=1, help="Runs at once.  [default: one a GPU, or one a core without a GPU]")
+        int | None, typer.Option(min=1, help="Runs at once.", show_default="one a GPU, or one a core without a GPU")
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Run failed runs again.")] = False,
     dry_run: Annotated[
@@ -59,6 +59,9 @@ def sweep_command(
     are complete are not run again, interrupted ones go on where they stopped, and one that fails does not stop the
     others. Failed runs are run again only with --retry. Ctrl-C ends the runs with a checkpoint; the same command
     goes on with them.
+
+    Exit code 0: all complete. 1: some failed or were cut off; each is named with its log. 2: a mistake in what was
+    asked for. 130: stopped.
 
     Examples:
 
@@ -168,7 +171,7 @@ def _dry_run(folder: Path, plan: "Plan", as_json: bool, console: "Console") -> N
     console.print(table)
     exist = sum(v.state == COMPLETED for v in views.values())
     console.print(
-        f"{len(unique)} runs, {exist} complete; {sum(left.values()):,} iterations left. Nothing was run.",
+        f"{_runs(len(unique))}, {exist} complete; {sum(left.values()):,} iterations left. Nothing was run.",
         highlight=False,
     )
 
@@ -185,15 +188,15 @@ def _sweep(
     from mrbench.launch.table import as_json as json_of
     from mrbench.study.record import write_study
 
-    configs = {run_id: planned.config for run_id, planned in plan.unique().items()}
-    slots = divide(list(configs.values()), parallel)
+    runs = plan.unique()
+    slots = divide([planned.config for planned in runs.values()], parallel)
     record, notes = write_study(folder, plan)
     for note in notes:
         console.print(note, style="yellow", markup=False)
-    sweep = Sweep(folder, configs, LocalExecutor(folder, slots), retry, record.metrics[0])
+    sweep = Sweep(folder, runs, LocalExecutor(folder, slots), retry, record.metrics[0])
     where = "GPU" if slots.on_gpus else "CPU"
     console.print(
-        f"{record.study}: {len(configs)} runs, {slots.parallel} at once on the {where}, in {folder / 'runs'}",
+        f"{record.study}: {_runs(len(runs))}, {slots.parallel} at once on the {where}, in {folder / 'runs'}",
         markup=False,
         highlight=False,
     )
@@ -214,14 +217,16 @@ def _sweep(
     _tell_failures(record, views, console)
     complete = all(v.state == COMPLETED for v in views.values())
     if not complete:
-        console.print(f"go on: {_again(sys.argv[1:])}", markup=False, highlight=False, soft_wrap=True)
+        console.print(
+            f"go on: {shlex.join(['mrbench', *sys.argv[1:]])}", markup=False, highlight=False, soft_wrap=True
+        )
     where_root = f" --root {shlex.quote(str(root))}" if root else ""
     console.print(f"report: mrbench report {record.study}{where_root}", markup=False, highlight=False, soft_wrap=True)
     return 130 if stopped else 0 if complete else 1
 
 
-def _again(arguments: list[str]) -> str:
-    return shlex.join(["mrbench", *arguments])
+def _runs(count: int) -> str:
+    return f"{count} run{'s' * (count != 1)}"
 
 
 def _tell_failures(record: "StudyRecord", views: "Mapping[str, RunView]", console: "Console") -> None:

@@ -15,10 +15,11 @@ TRAIN = "mrbench.engine.train:train"
 
 @dataclass(frozen=True)
 class Job:
-    """One run to carry out: its folder, which exists, and its configuration."""
+    """One run to carry out: its folder, which exists, its configuration, and the command that its record names."""
 
     folder: Path
     config: RunConfig
+    command: tuple[str, ...] = ()
 
     @property
     def run_id(self) -> str:

@@ -22,12 +22,13 @@ def _leave(signum: int, frame: FrameType | None) -> NoReturn:
     sys.exit(128 + signum)
 
 
-def run_job(folder: str, config: RunConfig, entry: str, stop_file: str, slots: list[str]) -> None:
+def run_job(folder: str, config: RunConfig, command: list[str], entry: str, stop_file: str, slots: list[str]) -> None:
     """Carries out the run in `folder` by calling `entry` ("module:function") with (run, config)."""
     # Until training takes over, being asked to stop means just to leave; submitit would ignore it.
     signal.signal(signal.SIGTERM, _leave)
     if Path(stop_file).exists():  # asked to stop before this process could hear it
         return
+    sys.argv = ["mrbench", *command]  # for the run's provenance: what would run it by hand
     run = Run(Path(folder))
     with hold([Path(s) for s in slots]):
         try:

@@ -155,7 +155,7 @@ class LocalExecutor(Executor):
         locks = [str(s.lock_file(self.root)) for s in places]
         executor = _OwnSession(folder, environment)
         handle = executor.submit(
-            run_job, str(job.folder.resolve()), config, self.entry, str(_stop_file(folder)), locks
+            run_job, str(job.folder.resolve()), config, list(job.command), self.entry, str(_stop_file(folder)), locks
         )
         assert isinstance(handle, LocalJob)
         return _Active(job, handle, places, folder)

@@ -13,10 +13,12 @@ from mrbench.runs.record import Run
 WAITING = "waiting"
 STARTING = "starting"
 RUNNING = "running"
+STOPPING = "stopping"
 ELSEWHERE = "running elsewhere"
 COMPLETED = "completed"
 FAILED = "failed"
 INTERRUPTED = "interrupted"
+ENDS = (COMPLETED, FAILED, INTERRUPTED)
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Watcher:
             return RunView(run.run_id, FAILED, iterations=iterations, error=error.what, log=str(run.status_file))
         state = status.state
         if active:
-            state = RUNNING if state == "running" else STARTING
+            # "completed" while its process still ends; what else is there is from an earlier attempt
+            state = RUNNING if state in ("running", "completed") else STARTING
         elif state in ("pending", "running", "preempted"):
             if is_locked(run):
                 state = ELSEWHERE
@@ -109,8 +112,11 @@ def _one_line(error: dict[str, Any] | None) -> str:
     """An error of a record, as one line."""
     if not error:
         return "no reason on record"
-    text = str(error.get("message") or error.get("kind") or "no reason on record")
-    return text.strip().splitlines()[0] if text.strip() else "no reason on record"
+    lines = str(error.get("message") or "").strip().splitlines()
+    if not lines:
+        return str(error.get("kind") or "no reason on record")
+    # a traceback begins with where, and ends with what
+    return lines[-1] if any(line.endswith("Traceback (most recent call last):") for line in lines) else lines[0]
 
 
 def last_line(path: Path | None) -> str | None:

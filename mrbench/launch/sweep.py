@@ -8,13 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
-from mrbench.config.schema import RunConfig
 from mrbench.launch import progress
 from mrbench.launch.executor import Executor, Job, JobState
 from mrbench.launch.progress import RunView, Watcher, last_line
 from mrbench.runs.record import Run, open_run
+from mrbench.study.plan import PlannedRun
 
-ENDS = (progress.COMPLETED, progress.FAILED, progress.INTERRUPTED)
 GRACE = 120.0  # seconds that jobs have to write a checkpoint when the sweep is stopped
 STARTS = 3  # how often a job is started that ends without having touched its run
 
@@ -48,7 +47,7 @@ class _Entry:
     """A run of the sweep. `ours`: a job of ours has it; `final`: nothing more will be done for it here."""
 
     run: Run
-    config: RunConfig
+    planned: PlannedRun
     ours: bool = False
     final: bool = False
     starts: int = 0
@@ -66,14 +65,14 @@ class Sweep:
     def __init__(
         self,
         root: Path,
-        configs: Mapping[str, RunConfig],
+        planned: Mapping[str, PlannedRun],
         executor: Executor,
         retry: bool = False,
         metric: str = "box/AP",
     ) -> None:
         self.executor = executor
         self.watcher = Watcher(metric)
-        self.entries = {run_id: _Entry(open_run(root, c), c) for run_id, c in configs.items()}
+        self.entries = {run_id: _Entry(open_run(root, p.config), p) for run_id, p in planned.items()}
         for entry in self.entries.values():
             entry.view = self._look(entry)
             failed = entry.view.state == progress.FAILED
@@ -104,7 +103,7 @@ class Sweep:
                 ready.append(entry)
         for entry in ready:
             entry.ours, entry.starts = True, entry.starts + 1
-        self.executor.submit([Job(entry.run.folder, entry.config) for entry in ready])
+        self.executor.submit([Job(e.run.folder, e.planned.config, e.planned.command) for e in ready])
 
     def stop(self, request: StopRequest, show: Callable[[dict[str, RunView]], None]) -> None:
         """Ends all jobs of ours, gently until the grace is over or the request is repeated."""
@@ -116,12 +115,14 @@ class Sweep:
             for entry in self.entries.values():
                 if entry.ours and not entry.final:
                     self._follow(entry, self.executor.poll()[entry.run.run_id])
+                    if entry.ours:
+                        entry.view = replace(entry.view, state=progress.STOPPING, remaining=None)
             show(self.views())
         for entry in self.entries.values():
             entry.view = self._look(entry)
 
     def _look(self, entry: _Entry, active: bool = False) -> RunView:
-        schedule = entry.config.schedule
+        schedule = entry.planned.config.schedule
         return self.watcher.view(entry.run, schedule.iterations, schedule.images_per_batch, active)
 
     def _follow(self, entry: _Entry, job: JobState) -> None:
@@ -134,7 +135,7 @@ class Sweep:
             return
         entry.ours = False
         state = entry.view.state
-        if state in ENDS:
+        if state in progress.ENDS:
             entry.final = True
         elif state == progress.WAITING and entry.starts >= STARTS:
             entry.final = True

@@ -20,6 +20,7 @@ STYLES = {
     progress.FAILED: "red",
     progress.INTERRUPTED: "yellow",
     progress.RUNNING: "cyan",
+    progress.STOPPING: "yellow",
     progress.ELSEWHERE: "magenta",
 }
 QUIET_SECONDS = 30.0  # between two reports on runs that only go on
@@ -78,8 +79,8 @@ def remaining(views: Mapping[str, RunView], parallel: int) -> float | None:
 
 def summary(views: Mapping[str, RunView]) -> str:
     """`5 completed, 3 running, 4 waiting`."""
-    order = (progress.COMPLETED, progress.FAILED, progress.INTERRUPTED, progress.RUNNING, progress.ELSEWHERE,
-             progress.STARTING, progress.WAITING)  # fmt: skip
+    order = (progress.COMPLETED, progress.FAILED, progress.INTERRUPTED, progress.STOPPING, progress.RUNNING,
+             progress.ELSEWHERE, progress.STARTING, progress.WAITING)  # fmt: skip
     counts = {state: sum(v.state == state for v in views.values()) for state in order}
     return ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "no runs"
 
@@ -114,14 +115,16 @@ class Display:
 
     def show(self, views: dict[str, RunView]) -> None:
         if self._live:
-            self._live.update(Group(states_table(self.record, views), self._caption(views)), refresh=True)
+            ended = all(v.state in progress.ENDS for v in views.values())
+            caption = Text("") if ended else self._caption(views)
+            self._live.update(Group(states_table(self.record, views), caption), refresh=True)
         else:
             self._lines(views)
 
     def _caption(self, views: dict[str, RunView]) -> Text:
         left = remaining(views, self.parallel)
-        text = summary(views) + (f"; about {duration(left)} left" if left is not None else "")
-        return Text(f"{text}. {self.stopping or 'Ctrl-C stops; the same command goes on.'}", style="dim")
+        text = f"about {duration(left)} left. " if left is not None else ""
+        return Text(text + (self.stopping or "Ctrl-C stops; the same command goes on."), style="dim")
 
     def _lines(self, views: dict[str, RunView]) -> None:
         quiet = time.monotonic() - self._told < QUIET_SECONDS

@@ -65,7 +65,7 @@ def grid_study(overrides: Sequence[str], name: str | None = None) -> Study:
     arms = []
     for combination in itertools.product(*swept.values()):
         parts = tuple(f"{k}={v}" for k, v in zip(swept, combination, strict=True))
-        arms.append(Arm(",".join(parts) or "baseline", parts))
+        arms.append(Arm(",".join(parts) or "base", parts))
     return Study(
         name=name or grid_name(fixed, list(swept)),
         title=f"Grid over {', '.join(swept)}" if swept else "Seeds of one configuration",

@@ -13,13 +13,15 @@ from mrbench.study.ablation import Study
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a study. `overrides` are all that differ from the default: base, arm and seed."""
+    """One run of a study. `overrides` are all that differ from the default: base, arm and seed; `command` is what
+    runs it alone, without the leading `mrbench`."""
 
     arm: str
     seed: int
     overrides: tuple[str, ...]
     config: RunConfig
     run_id: str
+    command: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,14 @@ def make_plan(
     """
     study = replace(study, base=study.base + tuple(extra), seeds=tuple(seeds or study.seeds))
     runs = []
+    options = ("--config-dir", str(config_dir)) if config_dir else ()
     for arm in study.arms:
         for seed in study.seeds:
             overrides = (*study.base, *arm.overrides, f"seed={seed}")
             try:
                 config = compose(overrides, config_dir)
-                runs.append(PlannedRun(arm.name, seed, overrides, config, run_id(config)))
+                name = run_id(config)
             except UserError as error:
                 raise UserError(f"{study.source}: arm {arm.name}: {error.what}", error.hint) from error
+            runs.append(PlannedRun(arm.name, seed, overrides, config, name, ("train", *overrides, *options)))
     return Plan(study, tuple(runs))

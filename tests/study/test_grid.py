@@ -33,9 +33,9 @@ def arms(*overrides: str) -> list[str]:
             ["augmentation.short_edge=[640,800],[800]"],
             ["augmentation.short_edge=[640,800]", "augmentation.short_edge=[800]"],
         ),
-        (["augmentation.short_edge=[640,800]"], ["baseline"]),
+        (["augmentation.short_edge=[640,800]"], ["base"]),
         (["model.norm=gn,gn"], ["model.norm=gn"]),
-        (["seed=0,1"], ["baseline"]),
+        (["seed=0,1"], ["base"]),
     ],
 )
 def test_arms_stand_in_hydras_order_and_are_called_as_they_are_overridden(
