@@ -5,9 +5,7 @@ gone, and nobody else would stop it.
 """
 
 import json
-import os
 import sys
-import threading
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +15,7 @@ import torch
 
 from mrbench.bench.load import cpu_time, taken_by_others
 from mrbench.bench.measure import Limits, measure
-from mrbench.bench.process import means_out_of_memory, peak_resident
+from mrbench.bench.process import end_with_parent, means_out_of_memory, peak_resident
 from mrbench.bench.workload import Prepared, Workload, prepare
 from mrbench.config import compose
 from mrbench.config.schema import RunConfig
@@ -144,18 +142,6 @@ def carry_out(task: dict[str, Any], folder: Path) -> dict[str, Any]:
     if task["what"] == "try":
         return try_it(config, workload, task["limit"])
     return measure_it(config, workload, Limits(**task["limits"]))
-
-
-def end_with_parent() -> None:
-    """Ends this process when the pipe from the one that asked is closed."""
-
-    def watch() -> None:
-        # Not through sys.stdin, whose lock a thread that waits would still hold when the interpreter ends.
-        while os.read(0, 1):
-            pass
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def main(folder: Path) -> None:

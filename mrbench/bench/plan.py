@@ -61,15 +61,15 @@ def memory_size(text: str) -> int:
 
 
 def usual_size(config: RunConfig) -> list[int]:
-    """Height and width of the pictures that the configuration trains on: its most common shape."""
+    """Height and width of the pictures that the configuration is tested on."""
     augmentation = config.augmentation
     if augmentation.resize == "jitter":
         return [augmentation.jitter_size] * 2
     if config.data.kind == "shapes" and augmentation.resize == "none":
         return [config.data.shapes.image_size] * 2
     if config.data.kind == "shapes":
-        return [min(augmentation.short_edge[-1], augmentation.max_size)] * 2
-    return [augmentation.short_edge[-1], augmentation.max_size]
+        return [min(augmentation.short_edge[0], augmentation.max_size)] * 2
+    return [augmentation.short_edge[0], augmentation.max_size]
 
 
 def names(overrides: Sequence[str], *keys: str) -> bool:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -118,6 +119,18 @@ def run_fresh(
             if process.stdin:
                 process.stdin.close()
         return _ending(folder, process.returncode, stopped, peak, limit, time.monotonic() - start)
+
+
+def end_with_parent() -> None:
+    """Ends this process when the pipe from the one that asked is closed."""
+
+    def watch() -> None:
+        # Not through sys.stdin, whose lock a thread that waits would still hold when the interpreter ends.
+        while os.read(0, 1):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _watch(

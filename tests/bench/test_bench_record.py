@@ -1,0 +1,148 @@
+"""A record on disk, what is said about it, and what is held against it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mrbench.bench import record as records
+from mrbench.bench.largest_batch import Search, Try
+from mrbench.bench.plan import default_path
+from mrbench.bench.record import Measurement, Plan, Record, measured
+from mrbench.bench.session import suspicions
+from mrbench.bench.telling import comparison_lines, heading, measurement_text, search_text
+from mrbench.errors import UserError
+
+PROVENANCE = {"hardware": {"cpu": "A processor"}, "packages": {"torch": "2.15.0"}, "code": {}}
+DEVICE = {"type": "cpu", "threads": 1, "refusals": {"fp32": None, "tf32": "not on a CPU"}}
+
+
+def plan(**changes: Any) -> Plan:
+    values: dict[str, Any] = {
+        "config": "seed: 0\n",
+        "model": "small",
+        "device": "cpu",
+        "modes": ["train"],
+        "precisions": ["fp32", "bf16"],
+        "batches": {"train": [2]},
+        "image_size": [128, 128],
+        "instances": 7,
+        "inputs": "synthetic",
+        "repeats": 4,
+        "largest_batch": True,
+        "memory_limit": 2 << 30,
+        "headroom": 0.05,
+    }
+    return Plan(**{**values, **changes})
+
+
+def row(precision: str, seconds: list[float], **changes: Any) -> Measurement:
+    answer: dict[str, Any] = {
+        "warmup": {"steps": 12, "seconds": 1.0, "stable": True, "step_seconds": 0.1},
+        "steps_per_block": 10,
+        "block_seconds": seconds,
+        "peak_memory": {"resident": 1 << 30},
+        "facts": {"instances_per_image": 7.0, "loss_is_finite": True},
+        "settings": {"compile": False},
+        "others_cpu": 0.02,
+    }
+    return measured("train", precision, 2, {**answer, **changes})
+
+
+def whole() -> Record:
+    record = Record(plan(), "2026-01-01T00:00:00+00:00", DEVICE, PROVENANCE)
+    record.measurements = [row("fp32", [1.0, 1.02, 0.98]), Measurement("train", "tf32", 2, "unsupported", "no")]
+    record.searches = [
+        Search("train", "fp32", [Try(1, "fits", "", 5, 0.1), Try(2, "memory", "too much")], 1, "memory")
+    ]
+    return record
+
+
+def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "new folder" / "record.json"
+    records.write(path, whole())
+    assert records.read(path) == whole()
+    assert json.loads(path.read_text())["protocol"] == records.PROTOCOL
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"protocol": 999}', "not json"])
+def test_what_is_no_record_is_refused_and_never_written_over(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"other\.json"):
+        records.read(path)
+    assert records.is_finished(path)
+
+
+def test_an_unfinished_record_is_found_again_and_a_finished_one_is_kept(tmp_path: Path) -> None:
+    record = whole()
+    path = default_path(tmp_path, record.plan, DEVICE, "2.15.0+cpu")
+    assert path.name.startswith("small-cpu-torch2.15.0-")
+    records.write(path, record)
+    assert default_path(tmp_path, record.plan, DEVICE, "2.15.0+cpu") == path
+    assert default_path(tmp_path, plan(repeats=5), DEVICE, "2.15.0+cpu") != path
+    record.state = "completed"
+    records.write(path, record)
+    assert default_path(tmp_path, record.plan, DEVICE, "2.15.0+cpu").name == f"{path.stem}-2.json"
+
+
+def test_rates_are_worked_out_of_blocks() -> None:
+    rate = row("fp32", [1.0, 2.0]).images_per_second
+    assert rate is not None
+    assert (rate.mean, rate.low, rate.high) == (15.0, 10.0, 20.0)  # 20 images in 1 s, and in 2 s
+
+
+def test_the_comparison_names_the_faster_first_with_its_error() -> None:
+    # 20, 10, 15 -> 15 +- 5 (1/3); 40, 20, 30 -> 30 +- 10 (1/3): 2 +- 2 * sqrt(2) / 3
+    rows = [row("fp32", [1.0, 2.0, 4 / 3]), row("bf16", [0.5, 1.0, 2 / 3]), Measurement("train", "fp16", 2, "memory")]
+    assert comparison_lines(rows) == ["train, batch 2: bf16 is 2.00 ± 0.94 times as fast as fp32"]
+    assert comparison_lines(rows[::-1]) == comparison_lines(rows)
+
+
+def test_a_quiet_measurement_is_not_suspected() -> None:
+    assert suspicions(row("fp32", [1.0, 1.01, 0.99, 1.02])) == []
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"block_seconds": [1.0, 1.2, 0.9, 1.1]}, "spread is 12 %"),
+        ({"block_seconds": [1.0, 1.001, 0.999, 1.0, 1.02]}, "1 of 5 blocks"),
+        ({"warmup": {"steps": 9, "seconds": 1.0, "stable": False, "step_seconds": 1.0}}, "drifting after 9 steps"),
+        ({"others_cpu": 0.5}, "other processes took 50 %"),
+        ({"facts": {"loss_is_finite": False}}, "not finite"),
+    ],
+)
+def test_what_makes_a_figure_suspect_is_said(changes: dict[str, Any], words: str) -> None:
+    [warning] = suspicions(row("fp32", **{"seconds": [1.0, 1.01, 0.99], **changes}))  # type: ignore[arg-type]
+    assert words in warning
+
+
+def test_the_terminal_has_mean_spread_range_repeats_and_memory() -> None:
+    text = measurement_text(row("fp32", [1.0, 1.0, 1.0, 1.0]))
+    for part in ("train fp32, batch 2", "20.0 ± 0.000", "4 blocks of 10 steps", "1.00 GiB resident", "7 instances"):
+        assert part in text
+    assert "small on A processor (1 thread), torch 2.15.0; 128x128, 7 instances" in heading(whole())
+
+
+def test_a_row_without_a_figure_says_why() -> None:
+    assert "not on this device: needs a GPU" in measurement_text(
+        Measurement("train", "tf32", 2, "unsupported", "needs a GPU")
+    )
+
+
+@pytest.mark.parametrize(
+    "search, words",
+    [
+        (
+            Search("train", "fp32", [Try(1, "fits"), Try(2, "memory")], 1, "memory"),
+            "1  (memory: 2.00 GiB, 5 % kept free; 2 tries",
+        ),
+        (Search("train", "fp32", [Try(1, "memory", "too much")], 0, "memory"), "not even one image fits"),
+        (Search("train", "fp32", [Try(1, "fits"), Try(2, "time")], 1, "time"), "took too long"),
+        (Search("train", "fp32", note="a bug"), "not found: a bug"),
+    ],
+)
+def test_the_answer_of_a_search_in_words(search: Search, words: str) -> None:
+    assert words in search_text(search, plan())

@@ -1,0 +1,59 @@
+"""gpu-bench on a GPU: memory, precisions, and a search that leaves nothing behind."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from mrbench.bench import record as records
+from mrbench.bench.largest_batch import Search, find_largest
+from mrbench.bench.plan import make_plan
+from mrbench.bench.session import try_batch
+from mrbench.cli.app import app
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+
+SMALL = ["runtime.device=cuda", "model=mask_rcnn_small"]
+
+
+def used_memory() -> int:
+    command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "-i", "0"]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def test_all_precisions_give_figures_with_allocated_and_reserved_memory(tmp_path: Path) -> None:
+    out = tmp_path / "record.json"
+    arguments = ["gpu-bench", *SMALL, "--precision", "fp32,tf32,fp16,bf16", "--repeats", "3", "--out", str(out)]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    record = records.read(out)
+    assert [row.state for row in record.measurements] == ["measured"] * 8
+    for row in record.measurements:
+        assert 0 < row.peak_memory["allocated"] <= row.peak_memory["reserved"]
+        assert row.settings["tf32"] == (row.precision == "tf32")
+        assert row.facts.get("loss_is_finite", True)
+    assert record.device["name"] == torch.cuda.get_device_name(0)
+
+
+def test_the_search_under_a_limit_is_repeatable_and_frees_the_gpu() -> None:
+    plan, device = make_plan(SMALL, mode="train", size="512x512", memory_limit="2GiB")
+    before = used_memory()
+    found = []
+    for _ in range(2):
+        search = Search("train", "fp32")
+        find_largest(search, lambda batch: try_batch(plan, device, "train", "fp32", batch), lambda: None)
+        found.append((search.largest, search.bound))
+    assert found[0] == found[1]
+    assert found[0][1] == "memory"
+    assert found[0][0]
+    assert used_memory() <= before + 64
+
+
+def test_detection_of_the_paper_s_model_has_a_hundred_detections_an_image(tmp_path: Path) -> None:
+    out = tmp_path / "record.json"
+    arguments = ["gpu-bench", "--mode", "infer", "--precision", "fp16", "--repeats", "2", "--out", str(out)]
+    assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
+    [row] = records.read(out).measurements
+    assert 80 <= row.facts["detections_per_image"] <= 100
