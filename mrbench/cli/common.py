@@ -16,7 +16,7 @@ Overrides = Annotated[
 ]
 Root = Annotated[
     Path | None,
-    typer.Option("--root", help="Folder of runs/ and studies/.  [default: $MRBENCH_ROOT, else this folder]"),
+    typer.Option("--root", help="Folder of runs/ and studies/; otherwise $MRBENCH_ROOT, or the current folder."),
 ]
 ConfigDir = Annotated[
     Path | None, typer.Option("--config-dir", help="A folder with configuration groups of your own.")
