@@ -25,27 +25,29 @@ def report_command(
     ] = "all",
     out: Annotated[
         str | None,
-        typer.Option("--out", help="Folder for the files; - prints one format.  [default: ROOT/results/STUDY]"),
+        typer.Option("--out", help="Folder for the files; - prints one format; otherwise ROOT/results/STUDY."),
     ] = None,
     metrics: Annotated[
-        str | None, typer.Option("--metrics", help="Such as box/AP,mask/AP75.  [default: the study's own]")
+        str | None, typer.Option("--metrics", help="Such as box/AP,mask/AP75; otherwise the study's own.")
     ] = None,
     baseline: Annotated[
-        str | None, typer.Option("--baseline", help="The arm to compare with.  [default: the study's own]")
+        str | None, typer.Option("--baseline", help="The arm to compare with; otherwise the study's own.")
     ] = None,
     resamples: Annotated[
         int, typer.Option("--resamples", min=0, help="Bootstrap draws of test images; 0: intervals over seeds only.")
     ] = 400,
 ) -> None:
-    """Tell a real difference from noise: tables, charts and a page from the records of a sweep.
+    """Tell a real difference from noise: tables, charts and a page of a sweep.
 
-    Every arm gets its mean and spread over seeds, its difference to the baseline paired over seeds with a 95 %
-    interval, and a decision: better, worse, inside the noise, too few seeds. Runs that failed or are not done are
-    counted and named. Runs given by hand form arms by their configuration; the first one's is the baseline.
+    Every arm gets its mean and spread over seeds, its difference to the
+    baseline paired over seeds with a 95 % interval, and a decision: better,
+    worse, inside the noise, too few seeds. Runs that failed or are not done
+    are counted and named. Runs given by hand form arms by their
+    configuration; the first one's is the baseline.
 
     Example: mrbench report demo
 
-    Example: mrbench report demo --metrics mask/AP,mask/APs --format html --out /tmp/demo
+    Example: mrbench report demo --metrics mask/AP,mask/APs --format html
 
     Example: mrbench report demo --format json --out - | jq .answer
     """
