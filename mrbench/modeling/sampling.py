@@ -32,7 +32,7 @@ def lots(seeds: Tensor, stream: int, numbers: Tensor) -> Tensor:
     """Uniform 32-bit lots, int64 [B, N], for `seeds` [B] and box `numbers` [N]; no two of an image are equal."""
     low, high = seeds & _MASK, (seeds >> 32) & _MASK
     first = _mix(low ^ (stream * 0x9E3779B1 & _MASK))
-    second = _mix(high ^ first)
+    second = _mix(high ^ _mix(first ^ 0x5BD1E995))  # not the hash of `first`, which box 0 would meet again
     return _mix(_mix(numbers[None] ^ first[:, None]) ^ second[:, None])
 
 
