@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
+from torchvision.ops import batched_nms, nms
 
 # exp() of a width or height delta is held below this: the longest box from a 16 pixel one (Detectron, Detectron2).
 MAX_LOG_SCALE = math.log(1000.0 / 16)
@@ -82,7 +82,18 @@ def has_area(boxes: Tensor) -> Tensor:
 def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
     """Greedy non-maximum suppression inside each group -> indices kept, by falling score.
 
-    In double precision: torchvision moves every group to its own place in the plane before it compares, and with
-    many images and classes float32 would no longer hold the boxes' fractions there.
+    In double precision: all groups are compared in one go, each moved to its own place in the plane, and with many
+    images and classes float32 would no longer hold the boxes' fractions there.
     """
-    return batched_nms(boxes.double(), scores.double(), groups, threshold)
+    boxes, scores = boxes.double(), scores.double()
+    if not boxes.is_cuda:
+        members = groups.unique()
+        # A CPU compares every pair in turn, so a loop over the groups pays once their pairs outweigh its overhead.
+        if len(boxes) ** 2 > 15_000 * len(members):
+            kept = []
+            for group in members:
+                index = torch.where(groups == group)[0]
+                kept.append(index[nms(boxes[index], scores[index], threshold)])
+            keep = torch.cat(kept)
+            return keep[scores[keep].argsort(descending=True, stable=True)]
+    return batched_nms(boxes, scores, groups, threshold)

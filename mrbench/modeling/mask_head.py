@@ -32,9 +32,10 @@ class MaskHead(nn.Module):
         """[R, C, size, size] and classes int64 [R] -> logits [R, 2 size, 2 size], float32. Background gets any."""
         x = F.relu(self.upsample(self.convs(x)), inplace=True)
         index = torch.zeros_like(labels) if self.class_agnostic else labels.clamp(max=self.num_classes - 1)
-        weight = self.predictor.weight.flatten(1)[index]
+        weight = self.predictor.weight.flatten(1)[index].to(x.dtype)
         assert self.predictor.bias is not None
-        logits = torch.bmm(weight[:, None].to(x.dtype), x.flatten(2))[:, 0]
+        # pixels by channels, so that the gradient of x comes back channels-last as the pooler puts out
+        logits = torch.bmm(x.flatten(2).transpose(1, 2), weight[:, :, None])[:, :, 0]
         return (logits.float() + self.predictor.bias[index][:, None]).view(-1, *x.shape[-2:])
 
 

@@ -22,31 +22,29 @@ def separable_roi_align(
     scaled = boxes * scale
     wy = _weights(scaled[:, 1], scaled[:, 3], size, points, height, aligned).to(feature.dtype)  # [R, size, H]
     wx = _weights(scaled[:, 0], scaled[:, 2], size, points, width, aligned).to(feature.dtype)
-    rows = feature.permute(0, 2, 3, 1)  # [B, H, W, C]
-    if len(boxes) % batch == 0 and _evenly(image, batch):
-        y = torch.bmm(wy.view(batch, -1, height), rows.reshape(batch, height, width * channels))
-        y = y.view(-1, size, width, channels)
-    else:
-        # bring the regions of an image together; the most in any image decide the padding
-        order = image.argsort(stable=True)
-        count = torch.bincount(image, minlength=batch)
-        most = int(count.max())
-        slot = torch.empty_like(image)
-        place = torch.arange(len(image), device=image.device) - (count.cumsum(0) - count)[image[order]]
-        slot[order] = place + image[order] * most
-        padded = wy.new_zeros(batch * most, size, height).index_copy(0, slot, wy)
-        y = torch.bmm(padded.view(batch, -1, height), rows.reshape(batch, height, width * channels))
-        y = y.view(-1, size, width, channels)[slot]
-    y = y.transpose(1, 2).reshape(len(boxes), width, size * channels)
-    return torch.bmm(wx, y).view(len(boxes), size, size, channels).permute(0, 3, 2, 1)
+    rows = feature.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
+    # the regions of an image side by side, as many places for each image as the fullest needs
+    slot, places = _places(image, batch)
+    if slot is not None:
+        wy = wy.new_zeros(batch * places, size, height).index_copy(0, slot, wy)
+        wx = wx.new_zeros(batch * places, size, width).index_copy(0, slot, wx)
+    out = torch.bmm(wy.view(batch, -1, height), rows)  # [B, places * size, W * C]
+    across = wx[:, None].expand(-1, size, -1, -1).reshape(-1, size, width)
+    out = torch.bmm(across, out.view(-1, width, channels)).view(-1, size, size, channels)
+    return (out if slot is None else out[slot]).permute(0, 3, 1, 2)
 
 
-def _evenly(image: Tensor, batch: int) -> bool:
-    """Whether the regions lie image after image, as many of each (asked of CPU tensors only: it would wait)."""
-    if image.is_cuda:
-        return False
-    even = torch.arange(batch).repeat_interleave(len(image) // batch)
-    return bool(torch.equal(image, even))
+def _places(image: Tensor, batch: int) -> tuple[Tensor | None, int]:
+    """Where each region goes when every image has as many places, and how many; None where they already lie so."""
+    count = torch.bincount(image, minlength=batch)
+    most = int(count.max())
+    order = image.argsort(stable=True)
+    rank = torch.empty_like(image)
+    rank[order] = torch.arange(len(image), device=image.device) - (count.cumsum(0) - count)[image[order]]
+    slot = rank + image * most
+    if len(image) == batch * most and torch.equal(slot, torch.arange(len(image), device=image.device)):
+        return None, most
+    return slot, most
 
 
 def _weights(low: Tensor, high: Tensor, bins: int, points: int, size: int, aligned: bool) -> Tensor:

@@ -28,7 +28,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     torch.save(resnet18(weights=None).state_dict(), tmp_path / "r.pt")
     with pytest.raises(UserError, match=r"another shape: bn1\.bias is \(64,\), needs \(32,\)"):
         build_backbone(BackboneConfig(depth=18, width=32, weights=str(tmp_path / "r.pt")), None)
-    with pytest.raises(UserError, match="missing: conv2"):
+    with pytest.raises(UserError, match="missing: bn2"):
         build_backbone(BackboneConfig(depth=18, stem="3x3", weights=str(tmp_path / "r.pt")), None)
     with pytest.raises(UserError, match="no file"):
         build_backbone(BackboneConfig(weights=str(tmp_path / "absent.pt")), None)
