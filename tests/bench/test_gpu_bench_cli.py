@@ -1,19 +1,22 @@
 """`mrbench gpu-bench` as a person meets it, on a tiny model."""
 
 import dataclasses
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
+from mrbench.bench import plan as plans
 from mrbench.bench import record as records
-from mrbench.bench.largest_batch import Search, find_largest
+from mrbench.bench import session
+from mrbench.bench.largest_batch import Search, Try, find_largest
 from mrbench.bench.plan import make_plan
+from mrbench.bench.process import Ending
 from mrbench.bench.session import try_batch
 from mrbench.cli.app import app
 from mrbench.errors import UserError
@@ -32,7 +35,7 @@ def run(*arguments: str) -> str:
     return result.output
 
 
-def test_figures_are_printed_and_recorded_and_a_killed_benchmark_goes_on(tmp_path: Path) -> None:
+def test_figures_are_printed_and_recorded(tmp_path: Path) -> None:
     out = tmp_path / "record.json"
     arguments = ("--mode", "train", "--precision", "fp32,tf32,bf16", "--image-size", "64x96", "--repeats", "2")
     arguments += ("--out", str(out))
@@ -53,14 +56,69 @@ def test_figures_are_printed_and_recorded_and_a_killed_benchmark_goes_on(tmp_pat
     for part in ("images/s", "Range", "Peak memory", "64x96", "times as fast as", str(out)):
         assert part in text
 
-    # as it was when the process was killed before its last figure
-    content = json.loads(out.read_text())
-    content["state"], content["measurements"] = "running", content["measurements"][:2]
-    out.write_text(json.dumps(content))
-    run(*arguments)
-    again = records.read(out)
-    assert again.measurements[:2] == record.measurements[:2]
-    assert [m.state for m in again.measurements] == ["measured", "unsupported", "measured"]
+
+class Silent:
+    """Is told what happens, and what was measured anew."""
+
+    def __init__(self) -> None:
+        self.began: list[str] = []
+
+    def begins(self, what: str) -> None:
+        self.began.append(what)
+
+    def measured(self, row: object) -> None: ...
+    def searched(self, search: object) -> None: ...
+
+
+def test_a_killed_benchmark_goes_on_with_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    provenance = session.collect()
+    monkeypatch.setattr(session, "collect", lambda: provenance)
+    answers = iter(range(100))
+
+    def fresh(task: dict[str, Any], *_: object) -> Ending:
+        if task["what"] == "try":
+            batch = task["workload"]["batch"]
+            if next(answers) == 2:
+                raise KeyboardInterrupt
+            return Ending("done" if batch <= 5 else "memory", "", 0.1, peak_memory=batch)
+        answer = {
+            "warmup": {"steps": 3, "seconds": 1.0, "stable": True, "step_seconds": 0.1},
+            "steps_per_block": 4,
+            "block_seconds": [1.0, 1.01],
+            "peak_memory": {},
+            "facts": {},
+            "settings": {},
+            "others_cpu": None,
+        }
+        return Ending("done", "", 1.0, answer)
+
+    monkeypatch.setattr(session, "run_fresh", fresh)
+    device = {"type": "cpu", "threads": 1, "refusals": {"fp32": None, "bf16": None, "tf32": "needs a GPU"}}
+    monkeypatch.setattr(plans, "describe_device", lambda _config: device)
+    plan, _ = make_plan(TINY, mode="train", precision="fp32,bf16,tf32", largest_batch=True, memory_limit="2GiB")
+    out = tmp_path / "record.json"
+    with pytest.raises(KeyboardInterrupt):
+        session.carry_out(out, session.open_record(out, plan, device), Silent())
+    killed = records.read(out)
+    assert killed.state == "running"
+    assert [t.batch for t in killed.searches[0].tries] == [1, 2]
+
+    watcher = Silent()
+    record = session.carry_out(out, session.open_record(out, plan, device), watcher)
+    assert records.read(out) == record
+    assert record.state == "completed"
+    assert record.started == killed.started
+    assert record.measurements == killed.measurements
+    assert [(s.precision, s.largest, s.note) for s in record.searches] == [
+        ("fp32", 5, ""),
+        ("bf16", 5, ""),
+        ("tf32", None, "needs a GPU"),
+    ]
+    assert watcher.began[0] == "largest batch, train fp32: trying 4"
+    assert [t.batch for t in record.searches[0].tries] == [1, 2, 4, 8, 6, 5]
+
+    other = session.open_record(out.with_name("other.json"), plan, device)
+    assert (other.state, other.measurements) == ("running", [])
 
 
 def test_detection_is_timed_on_the_stated_number_of_detections(tmp_path: Path) -> None:
@@ -80,7 +138,7 @@ def test_too_little_memory_for_one_image_is_one_message(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_one_message() -> None:
-    with pytest.raises(UserError, match="runtime.device=cuda, but torch sees no GPU"):
+    with pytest.raises(UserError, match=r"runtime\.device=cuda, but torch sees no GPU"):
         CliRunner().invoke(app, ["gpu-bench", "runtime.device=cuda"], catch_exceptions=False)
 
 
@@ -92,15 +150,15 @@ def test_the_largest_batch_under_a_limit_agrees_with_trying_each(tmp_path: Path)
     assert peaks[1] is not None
     limit = int(sum(peaks) / 2 / (1 - plan.headroom))
     plan = dataclasses.replace(plan, memory_limit=limit)
-    search = Search("train", "fp32")
+    search = Search("train", "fp32", [Try(1, "fits")])
     find_largest(search, lambda batch: try_batch(plan, device, "train", "fp32", batch), lambda: None)
     assert (search.largest, search.bound) == (2, "memory")
 
 
 def test_the_process_that_asks_never_loads_torch(tmp_path: Path) -> None:
     code = (
-        "import sys; import mrbench.bench.session, mrbench.bench.plan, mrbench.bench.telling, mrbench.cli.gpu_bench\n"
-        "mrbench.bench.session.describe_device(mrbench.bench.plan.to_yaml(mrbench.bench.plan.compose(['runtime.device=cpu'])))\n"
-        "assert 'torch' not in sys.modules"
+        "import sys; import mrbench.bench.telling, mrbench.cli.gpu_bench; from mrbench.bench.plan import make_plan\n"
+        "plan, device = make_plan(['runtime.device=cpu'])\n"
+        "assert device['type'] == 'cpu' and 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=tmp_path)
