@@ -24,7 +24,7 @@ app = typer.Typer(
     "Example: mrbench sweep ablations/demo.yaml, then mrbench report demo.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

@@ -15,15 +15,13 @@ def train_command(
     overrides: Overrides = None,
     root: Root = None,
     config_dir: ConfigDir = None,
-    cfg: Annotated[
-        bool, typer.Option("--cfg", help="Print the configuration and the run's name, no more.")
-    ] = False,
+    cfg: Annotated[bool, typer.Option("--cfg", help="Print the configuration and the run's name, no more.")] = False,
 ) -> None:
     """Train a model and evaluate it.
 
     Without overrides: a small Mask R-CNN on the embedded data, about a minute of one CPU core. A run is its
     configuration: one that was interrupted goes on where its newest checkpoint is, one that is complete is left as
-    it is, and its result is shown. Everything about it lies in <root>/runs/<name>.
+    it is, and its result is shown. Everything about it lies in ROOT/runs/NAME.
 
     Exit code 0: complete. 1: the run failed, and its status.json says why. 2: a mistake in what was asked for.
     143 or 130: stopped by SIGTERM or Ctrl-C; the same command goes on.

@@ -1,6 +1,8 @@
 """The fingerprint of a data set's annotations: the part of a folder that makes a run what it is."""
 
 import hashlib
+from functools import lru_cache
+from pathlib import Path
 
 from mrbench.config.layout import find_split
 from mrbench.config.schema import DataConfig
@@ -13,8 +15,15 @@ def annotations_fingerprint(data: DataConfig) -> str:
     for split in ("train", "val"):
         path = find_split(data, split)[0]
         try:
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            stat = path.stat()
+            digest.update(_digest(path, stat.st_size, stat.st_mtime_ns))
         except OSError as error:
             raise UserError(f"Cannot read {path}: {error.strerror}") from error
     return digest.hexdigest()[:16]
+
+
+@lru_cache
+def _digest(path: Path, size: int, modified: int) -> bytes:
+    """Read once for all runs of a sweep, as long as the file stays as it is."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

@@ -124,10 +124,9 @@ def process_group(world: World, device: torch.device, store: dist.Store | None =
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=TIMEOUT)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
+    yield
+    # Not after an exception: taking the group down can wait for a process that is gone.
+    dist.destroy_process_group()
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def run_processes(worker: Worker, size: int, arguments: Sequence[Any]) -> None:
             if process.pid is not None and process.is_alive():
                 os.kill(process.pid, signum)
 
-    with StopSignal(forward):
+    with StopSignal(forward) as stop:
         try:
             for rank in range(size):
                 ours, theirs = context.Pipe(duplex=False)
@@ -59,10 +59,13 @@ def run_processes(worker: Worker, size: int, arguments: Sequence[Any]) -> None:
             for process in processes:
                 process.kill()
                 process.join()
-    errors = [error for pipe in pipes if (error := _received(pipe)) is not None]
+    # In the order of their coming: the first one's end makes the others fail in their next exchange.
+    reports = sorted((report for pipe in pipes if (report := _received(pipe)) is not None), key=lambda r: r[0])
+    errors = [error for _, error in reports]
     known = [error for error in errors if not isinstance(error, ProcessFailed)]
     failed = [ProcessDied(rank, p.exitcode) for rank, p in enumerate(processes) if p.exitcode]
-    # A process that was killed makes the others fail in their next exchange: it is the cause, not they.
+    if failed and not known and stop.received is not None:
+        raise Preempted(stop.received)  # asked to stop before the processes could listen
     for causes in (known, died, errors, failed):
         if causes:
             raise causes[0]
@@ -80,7 +83,7 @@ def _wait(processes: list[SpawnProcess]) -> None:
             deadline = time.monotonic() + GRACE_SECONDS
 
 
-def _received(pipe: Connection) -> BaseException | None:
+def _received(pipe: Connection) -> tuple[float, BaseException] | None:
     try:
         return pipe.recv() if pipe.poll() else None
     except (EOFError, OSError):
@@ -97,9 +100,10 @@ def _child(worker: Worker, rank: int, size: int, port: int, pipe: Connection, ar
         worker(World(rank, size, rank), store, *arguments)
         code = 0
     except (UserError, RunFailed, Preempted) as error:
-        pipe.send(error)
+        pipe.send((time.monotonic(), error))
     except BaseException:
-        pipe.send(ProcessFailed(f"process {rank}: {traceback.format_exc()[-8000:]}"))
+        # Cut short: the parent reads only when we have ended, so it must fit into the pipe.
+        pipe.send((time.monotonic(), ProcessFailed(f"process {rank}: {traceback.format_exc()[-8000:]}")))
     pipe.close()
     if code:
         # Not through the interpreter's end: another process's death can leave a collective hanging there.

@@ -1,5 +1,6 @@
 """One training step: forward, losses over the global batch, backward, update. Nothing in it waits for the device."""
 
+import inspect
 from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -15,6 +16,13 @@ from mrbench.engine.optimizer import build_optimizer, clip_gradients
 from mrbench.engine.precision import autocast, build_scaler, check_precision, set_matmul_precision
 from mrbench.engine.schedule import factor
 from mrbench.modeling.detector import LossTerm, MaskRCNN
+
+# Renamed in torch 2.15, which warns of the old name.
+SYNC_BUFFERS = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in inspect.signature(DistributedDataParallel.__init__).parameters
+)
 
 
 class TrainStep:
@@ -49,9 +57,8 @@ class TrainStep:
             ids = [device.index] if device.type == "cuda" else None
             # Buffers are not sent around at each step: only the running statistics of plain batch norm would
             # differ between processes, and they play no part in training.
-            self._network = DistributedDataParallel(
-                model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True
-            )
+            options: dict[str, Any] = {SYNC_BUFFERS: False}
+            self._network = DistributedDataParallel(model, ids, gradient_as_bucket_view=True, **options)
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Train on this process's share of a batch.

@@ -113,15 +113,3 @@ def hold(files: Sequence[Path]) -> Iterator[None]:
                 file = stack.enter_context(path.open("a"))
                 fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def is_held(path: Path) -> bool:
-    """Whether a process holds the slot."""
-    try:
-        with path.open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False

@@ -15,9 +15,10 @@ from typing import Any
 import submitit
 from submitit.local.local import LocalJob
 
-from mrbench.launch.devices import Slot, Slots, is_held
+from mrbench.launch.devices import Slot, Slots
 from mrbench.launch.executor import TRAIN, Executor, Job, JobState
 from mrbench.launch.job import run_job
+from mrbench.runs.lock import is_held
 
 TEN_YEARS = 60 * 24 * 3650  # minutes; submitit's local jobs must have a limit, and its default is two minutes
 

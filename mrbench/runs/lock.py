@@ -3,8 +3,10 @@
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
 
 from mrbench.errors import UserError
@@ -33,7 +35,7 @@ def run_lock(run: Run) -> Iterator[None]:
         raise cannot_write(path, error) from error
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(file)
         except BlockingIOError as error:
             file.seek(0)
             holder = file.read().strip() or "unknown"
@@ -52,11 +54,25 @@ def run_lock(run: Run) -> Iterator[None]:
             file.truncate(0)
 
 
+def _take(file: IO[str]) -> None:
+    """Locks `file`, trying twice: whoever only asks whether it is held (`is_held`) has it for an instant."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(0.2)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def is_locked(run: Run) -> bool:
     """Whether a living process on this machine (or file system) holds the run."""
+    return is_held(run.folder / ".lock")
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living process holds the lock on `path`. A file that is not there is not held."""
     try:
-        with (run.folder / ".lock").open("a+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with path.open("r") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:

@@ -37,4 +37,7 @@ def worker(world: World, store: dist.Store | None, out: str, configs: list[str])
 
 
 if __name__ == "__main__":
-    run_processes(worker, int(sys.argv[1]), (sys.argv[2], sys.argv[3:]))
+    if sys.argv[1] == "1":
+        worker(World(), None, sys.argv[2], sys.argv[3:])
+    else:
+        run_processes(worker, int(sys.argv[1]), (sys.argv[2], sys.argv[3:]))

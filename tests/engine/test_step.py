@@ -29,13 +29,16 @@ def batches(config: RunConfig, count: int) -> list[Batch]:
 
 
 @pytest.mark.parametrize("norm", ["gn", "frozen_bn"])
-def test_a_batch_in_parts_is_the_same_batch(tiny: Callable[..., RunConfig], norm: str) -> None:
-    whole = tiny(f"model.norm={norm}", "optimizer=sgd")
+def test_a_batch_in_parts_is_the_same_batch(
+    tiny: Callable[..., RunConfig], every_proposal: tuple[str, ...], norm: str
+) -> None:
+    changes = (f"model.norm={norm}", "optimizer=sgd", *every_proposal)
+    whole = tiny(*changes)
     data = batches(whole, 6)
     reference = start(whole)
     expected = [reference(batch) for batch in data]
     for parts in (2, 4):
-        step = start(tiny(f"model.norm={norm}", "optimizer=sgd", f"runtime.accumulate={parts}"))
+        step = start(tiny(*changes, f"runtime.accumulate={parts}"))
         for batch, losses in zip(data, expected, strict=True):
             found = step(batch)
             assert {k: float(v) for k, v in found.items()} == pytest.approx(

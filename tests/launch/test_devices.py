@@ -7,7 +7,8 @@ import pytest
 
 from mrbench.config.schema import LauncherConfig, RunConfig, RuntimeConfig
 from mrbench.errors import UserError
-from mrbench.launch.devices import divide, hold, is_held, visible_gpus
+from mrbench.launch.devices import divide, hold, visible_gpus
+from mrbench.runs.lock import is_held
 
 
 def config(devices: int = 1, device: str = "auto", parallel: int | None = None) -> RunConfig:
