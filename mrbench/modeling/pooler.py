@@ -29,7 +29,11 @@ class Pooler(nn.Module):
     def forward(self, features: list[Tensor], boxes: Tensor, image: Tensor) -> Tensor:
         """features: P2.. [B, C, H, W]; boxes float32 [R, 4] in pixels; image int64 [R] -> [R, C, size, size]."""
         features = features[: len(self.strides)]
-        levels = self.levels_of(boxes)
+        c, levels = self.config, self.levels_of(boxes)
+        if c.kind == "roi_align" and c.method == "separable":
+            return separable_roi_align(
+                features, boxes, image, levels, self.size, self.strides, c.sampling_ratio, c.aligned
+            )
         if boxes.is_cuda:
             return self._everywhere(features, boxes, image, levels)
         parts, order = [], []
@@ -57,8 +61,6 @@ class Pooler(nn.Module):
 
     def _pool(self, feature: Tensor, boxes: Tensor, image: Tensor, stride: int) -> Tensor:
         c = self.config
-        if c.kind == "roi_align" and c.method == "separable":
-            return separable_roi_align(feature, boxes, image, self.size, 1 / stride, c.sampling_ratio, c.aligned)
         rois = torch.cat([image[:, None].to(boxes.dtype), boxes], 1)
         if c.kind == "roi_pool":
             return roi_pool(feature, rois.to(feature.dtype), self.size, 1 / stride)

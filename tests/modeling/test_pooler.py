@@ -14,24 +14,21 @@ from mrbench.modeling.separable import separable_roi_align
 STRIDES = [4, 8, 16, 32]
 
 
-def regions(count: int, images: int, even: bool) -> tuple[Tensor, Tensor]:
+def regions(count: int, images: int) -> tuple[Tensor, Tensor]:
     g = torch.Generator().manual_seed(count)
     corner = torch.rand(count, 2, generator=g) * 140 - 10  # some reach over the border, some lie beyond it
     side = torch.exp(torch.rand(count, 2, generator=g) * 6)
-    image = torch.arange(images).repeat_interleave(count // images)
-    if not even:
-        image = torch.randint(0, images, (count,), generator=g)
+    image = torch.randint(0, images, (count,), generator=g).sort().values
     return torch.cat([corner, corner + side], 1), image
 
 
 @pytest.mark.parametrize("aligned", [True, False])
-@pytest.mark.parametrize("even", [True, False])
-def test_separable_roi_align_equals_torchvisions_with_gradients(aligned: bool, even: bool) -> None:
+def test_separable_roi_align_equals_torchvisions_with_gradients(aligned: bool) -> None:
     g = torch.Generator().manual_seed(0)
     feature = torch.randn(3, 5, 32, 24, generator=g, requires_grad=True)
-    boxes, image = regions(60, 3, even)
+    boxes, image = regions(60, 3)
     theirs = roi_align(feature, torch.cat([image[:, None].float(), boxes], 1), 7, 0.25, 2, aligned)
-    ours = separable_roi_align(feature, boxes, image, 7, 0.25, 2, aligned)
+    ours = separable_roi_align([feature], boxes, image, torch.zeros_like(image), 7, [4], 2, aligned)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)
     weights = torch.randn(theirs.shape, generator=g)
     (wanted,) = torch.autograd.grad(theirs, feature, weights)
@@ -39,11 +36,22 @@ def test_separable_roi_align_equals_torchvisions_with_gradients(aligned: bool, e
     torch.testing.assert_close(got, wanted, rtol=0, atol=2e-5)
 
 
+def test_separable_roi_align_passes_the_gradient_check() -> None:
+    features = [torch.randn(2, 2, s, s, dtype=torch.float64, requires_grad=True) for s in (6, 3)]
+    boxes = torch.tensor([[3.0, 2, 15, 21], [0, 0, 24, 9], [5, 5, 6, 7]], dtype=torch.float64)
+    image, level = torch.tensor([0, 1, 1]), torch.tensor([0, 1, 0])
+
+    def pooled(*levels: Tensor) -> Tensor:
+        return separable_roi_align(list(levels), boxes, image, level, 3, [4, 8], 2, True)
+
+    assert torch.autograd.gradcheck(pooled, features)
+
+
 @pytest.mark.parametrize("method", ["torchvision", "separable"])
 def test_pooling_over_levels_equals_torchvisions(method: str) -> None:
     g = torch.Generator().manual_seed(1)
     features = [torch.randn(2, 4, 128 // s, 128 // s, generator=g) for s in STRIDES]
-    boxes, image = regions(80, 2, True)
+    boxes, image = regions(80, 2)
     reference = MultiScaleRoIAlign(list("0123"), 7, 2, canonical_scale=112, canonical_level=4)
     named = {str(i): f for i, f in enumerate(features)}
     theirs = reference(named, [boxes[image == 0], boxes[image == 1]], [(128, 128)] * 2)
@@ -51,8 +59,9 @@ def test_pooling_over_levels_equals_torchvisions(method: str) -> None:
     pooler = Pooler(config, 7, STRIDES)
     assert len(pooler.levels_of(boxes).unique()) == 4
     torch.testing.assert_close(pooler(features, boxes, image), theirs, rtol=0, atol=2e-5)
-    everywhere = pooler._everywhere(features, boxes, image, pooler.levels_of(boxes))
-    torch.testing.assert_close(everywhere, theirs, rtol=0, atol=2e-5)
+    if method == "torchvision":  # as on a GPU: every region on every level
+        everywhere = pooler._everywhere(features, boxes, image, pooler.levels_of(boxes))
+        torch.testing.assert_close(everywhere, theirs, rtol=0, atol=2e-5)
 
 
 def test_roi_pool_takes_the_maximum() -> None:
