@@ -60,10 +60,11 @@ class Pooler(nn.Module):
         return total
 
     def _pool(self, feature: Tensor, boxes: Tensor, image: Tensor, stride: int) -> Tensor:
-        c = self.config
+        # in float32 whatever the features: coordinates in half precision would be whole pixels off
+        c, wide = self.config, feature.float()
         rois = torch.cat([image[:, None].to(boxes.dtype), boxes], 1)
         if c.kind == "roi_pool":
-            return roi_pool(feature, rois.to(feature.dtype), self.size, 1 / stride)
+            return roi_pool(wide, rois, self.size, 1 / stride).to(feature.dtype)
         # torchvision's "as many points as the bin has pixels" is any value below one
         points = c.sampling_ratio or -1
-        return roi_align(feature, rois.to(feature.dtype), self.size, 1 / stride, points, c.aligned)
+        return roi_align(wide, rois, self.size, 1 / stride, points, c.aligned).to(feature.dtype)

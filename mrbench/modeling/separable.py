@@ -90,4 +90,4 @@ def _axis(low: Tensor, high: Tensor, bins: int, points: int, length: Tensor, ali
     part = at - before
     pixel = torch.stack([before, torch.minimum(before + 1, last)], -1)
     weight = torch.stack([1 - part, part], -1) * inside[:, :, None] / points
-    return pixel.view(len(low), bins, -1), weight.view(len(low), bins, -1)
+    return pixel.view(-1, bins, 2 * points), weight.view(-1, bins, 2 * points)

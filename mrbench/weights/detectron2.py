@@ -55,7 +55,7 @@ def convert(state: Mapping[str, Tensor], pixel_order: str = "BGR") -> dict[str, 
             + (f" and {len(unknown) - 5} more." if len(unknown) > 5 else "."),
             "Models with FPN, a ResNet body and box or mask heads can be read.",
         )
-    if pixel_order == "BGR":
+    if pixel_order == "BGR" and "backbone.conv1.weight" in ours:
         ours["backbone.conv1.weight"] = ours["backbone.conv1.weight"].flip(1)
     return ours
 

@@ -13,7 +13,7 @@ from mrbench.errors import UserError
 from mrbench.modeling.norm import BatchNorm2d, SyncBatchNorm2d, held_statistics, make_norm
 
 CHANNELS = 3
-SHARES = [5, 2]  # samples of the two processes
+SHARES = ([5, 2], [4, 0])  # samples of the two processes
 
 
 def _layer() -> SyncBatchNorm2d:
@@ -30,41 +30,43 @@ def _data(samples: int) -> tuple[Tensor, Tensor]:
     return x, torch.randn(x.shape, generator=g)
 
 
-def _process(rank: int, shares: list[int], store: str, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=len(shares))
-    x, weights = _data(sum(shares))
-    mine = slice(sum(shares[:rank]), sum(shares[: rank + 1]))
-    layer = _layer()
-    part = x[mine].clone().requires_grad_()
-    out = layer(part)
-    (out * weights[mine]).sum().backward()
-    with held_statistics(layer), torch.no_grad():
-        layer(part + 10)
-    result = [out.detach(), part.grad, layer.weight.grad, layer.bias.grad, layer.running_mean, layer.running_var]
-    torch.save(result, f"{folder}/{rank}.pt")
+def _process(rank: int, store: str, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    results = []
+    for shares in SHARES:
+        x, weights = _data(sum(shares))
+        mine = slice(sum(shares[:rank]), sum(shares[: rank + 1]))
+        layer = _layer()
+        part = x[mine].clone().requires_grad_()
+        out = layer(part)
+        (out * weights[mine]).sum().backward()
+        with held_statistics(layer), torch.no_grad():
+            layer(part + 10)
+        parameters = [layer.weight.grad, layer.bias.grad]
+        results.append([out.detach(), part.grad, *parameters, layer.running_mean, layer.running_var])
+    torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("shares", [SHARES, [4, 0]])
-def test_sync_bn_over_two_processes_is_batch_norm_of_the_joined_batch(shares: list[int], tmp_path: Path) -> None:
-    mp.spawn(_process, (shares, str(tmp_path / "store"), str(tmp_path)), nprocs=2)
-    a, b = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-
-    joined = nn.BatchNorm2d(CHANNELS)
-    joined.load_state_dict(_layer().state_dict())
-    x, weights = _data(sum(shares))
-    x.requires_grad_()
-    out = joined(x)
-    (out * weights).sum().backward()
-    close = {"rtol": 1e-5, "atol": 1e-5}
-    torch.testing.assert_close(torch.cat([a[0], b[0]]), out.detach(), **close)
-    torch.testing.assert_close(torch.cat([a[1], b[1]]), x.grad, **close)
-    # a process has its own share of the parameters' gradient
-    torch.testing.assert_close(a[2] + b[2], joined.weight.grad, **close)
-    torch.testing.assert_close(a[3] + b[3], joined.bias.grad, **close)
-    for one in (a, b):
-        torch.testing.assert_close(one[4], joined.running_mean, **close)
-        torch.testing.assert_close(one[5], joined.running_var, **close)
+def test_sync_bn_over_two_processes_is_batch_norm_of_the_joined_batch(tmp_path: Path) -> None:
+    mp.spawn(_process, (str(tmp_path / "store"), str(tmp_path)), nprocs=2)
+    both = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(2)), strict=True)
+    for shares, (a, b) in zip(SHARES, both, strict=True):
+        joined = nn.BatchNorm2d(CHANNELS)
+        joined.load_state_dict(_layer().state_dict())
+        x, weights = _data(sum(shares))
+        x.requires_grad_()
+        out = joined(x)
+        (out * weights).sum().backward()
+        close = {"rtol": 1e-5, "atol": 1e-5}
+        torch.testing.assert_close(torch.cat([a[0], b[0]]), out.detach(), **close)
+        torch.testing.assert_close(torch.cat([a[1], b[1]]), x.grad, **close)
+        # a process has its own share of the parameters' gradient
+        torch.testing.assert_close(a[2] + b[2], joined.weight.grad, **close)
+        torch.testing.assert_close(a[3] + b[3], joined.bias.grad, **close)
+        for one in (a, b):
+            torch.testing.assert_close(one[4], joined.running_mean, **close)
+            torch.testing.assert_close(one[5], joined.running_var, **close)
 
 
 def test_sync_bn_alone_is_plain_batch_norm() -> None:

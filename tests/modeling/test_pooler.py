@@ -1,6 +1,7 @@
 """Pooling: the separable computation against torchvision's, and the choice of levels."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -80,9 +81,22 @@ def test_levels_follow_the_papers_equation() -> None:
     assert pooler.levels_of(boxes).tolist() == wanted
 
 
-def test_no_region_gives_an_empty_map_that_hangs_on_the_features() -> None:
+@pytest.mark.parametrize("changes", [{}, {"kind": "roi_pool"}, {"method": "separable", "sampling_ratio": 2}])
+def test_no_region_gives_an_empty_map_that_hangs_on_the_features(changes: dict[str, Any]) -> None:
     feature = torch.randn(2, 3, 8, 8, requires_grad=True)
-    out = Pooler(PoolerConfig(), 7, [4])([feature], torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+    pooler = Pooler(PoolerConfig(**changes), 7, [4])
+    out = pooler([feature], torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
     assert out.shape == (0, 3, 7, 7)
     out.sum().backward()
     assert feature.grad is not None
+    assert not feature.grad.any()
+
+
+@pytest.mark.parametrize("changes", [{}, {"kind": "roi_pool"}, {"method": "separable", "sampling_ratio": 2}])
+def test_low_precision_features_are_pooled_at_full_precision(changes: dict[str, Any]) -> None:
+    feature = torch.randn(1, 3, 64, 64).bfloat16()
+    boxes, image = torch.tensor([[100.3, 120.7, 231.9, 250.1]]), torch.tensor([0])
+    pooler = Pooler(PoolerConfig(**changes), 7, [4])
+    low = pooler([feature], boxes, image)
+    assert low.dtype == torch.bfloat16
+    assert torch.equal(low, pooler([feature.float()], boxes, image).bfloat16())
