@@ -8,6 +8,7 @@ from string import Template
 from mrbench import __version__
 from mrbench.report import charts, formats, origin, table, words
 from mrbench.report.build import Answer, Report
+from mrbench.report.collect import Arm
 
 
 def render(report: Report) -> str:
@@ -25,7 +26,7 @@ def render(report: Report) -> str:
         warning=_warnings(report),
         arms="\n".join(
             f"<dt>{escape(arm.name)}{' (baseline)' if arm.name == study.baseline else ''}</dt>"
-            f"<dd>{escape(words.sentence(report, arm))}</dd>"
+            f"<dd>{escape(words.sentence(report, arm))}{_note(arm)}</dd>"
             for arm in study.arms
         ),
         accuracy=formats.html(table.accuracy(report), ""),
@@ -41,6 +42,10 @@ def render(report: Report) -> str:
         version=escape(__version__),
         count=words.plural(len(study.runs), "run"),
     )
+
+
+def _note(arm: Arm) -> str:
+    return f' <span class="note">{escape(arm.note)}</span>' if arm.note else ""
 
 
 def _paragraphs(lines: Sequence[str]) -> str:

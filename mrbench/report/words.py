@@ -208,9 +208,8 @@ def _noise(answer: Answer) -> str:
 
 
 def cannot_answer(report: Report) -> list[str]:
-    """Questions that this study leaves open: its own notes, the arms' notes, and rows that are not settled."""
+    """Questions that this study leaves open: its own notes, and rows that are not settled."""
     lines = list(report.study.notes)
-    lines += [f"{arm.name}: {arm.note}" for arm in report.study.arms if arm.note]
     lines += _undecided(report)
     if any(answer.published for answer in report.answers):
         lines.append(

@@ -9,6 +9,7 @@ from mrbench import __version__
 from mrbench.errors import UserError
 from mrbench.report import charts, formats, origin, page, table, words
 from mrbench.report.build import Report
+from mrbench.report.collect import Arm
 from mrbench.runs.files import write_text
 
 FORMATS = ("terminal", "markdown", "csv", "json", "latex", "html")
@@ -68,6 +69,11 @@ def draw(report: Report, folder: Path) -> list[Path]:
     return [folder / f"{name}{suffix}" for name in figures for suffix in (".svg", ".png")]
 
 
+def _arm(report: Report, arm: Arm) -> str:
+    note = f" ({formats.markdown_escape(arm.note)})" if arm.note else ""
+    return f"- **{formats.markdown_escape(arm.name)}**{note}: {formats.markdown_escape(words.sentence(report, arm))}"
+
+
 def markdown(report: Report, drawn: Sequence[str]) -> str:
     """The report for GitHub; `drawn` are the names of charts in the folder charts/."""
     study, escape = report.study, formats.markdown_escape
@@ -75,7 +81,7 @@ def markdown(report: Report, drawn: Sequence[str]) -> str:
     if study.question:
         parts.append(f"*{escape(study.question)}*")
     parts.append(f"**{escape(words.headline(report))}**")
-    parts.append("\n".join(f"- **{escape(arm.name)}**: {escape(words.sentence(report, arm))}" for arm in study.arms))
+    parts.append("\n".join(_arm(report, arm) for arm in study.arms))
     problems, mixed = words.problems(report), origin.warnings(study)
     if problems:
         parts.append("Without a result:\n\n" + _items(problems))

@@ -2,6 +2,7 @@
 
 title: Batch norm at a small batch
 question: Does group norm train better than batch norm with two images a batch?
+note: what a reader must know before believing the answer
 base: [data=shapes, model=mask_rcnn_small]
 baseline: gn
 arms:
@@ -33,7 +34,7 @@ from mrbench.errors import UserError
 from mrbench.study.seeds import parse_seeds
 
 STUDY_KEYS = (
-    "title", "question", "base", "baseline", "arms", "factors", "exclude", "seeds", "metrics", "scales",
+    "title", "question", "note", "base", "baseline", "arms", "factors", "exclude", "seeds", "metrics", "scales",
 )  # fmt: skip
 ARM_KEYS = ("overrides", "published", "note")
 SCALE_KEYS = ("base", "note")
@@ -92,7 +93,12 @@ class Study:
             )
         at = self.scales[chosen]
         return replace(
-            self, name=f"{self.name}-{chosen}", base=self.base + at.base, scale=chosen, note=at.note, scales={}
+            self,
+            name=f"{self.name}-{chosen}",
+            base=self.base + at.base,
+            scale=chosen,
+            note=" ".join(filter(None, (self.note, at.note))),
+            scales={},
         )
 
 
@@ -166,6 +172,7 @@ def _study(path: Path, content: Any) -> Study:
         name=path.stem,
         title=_text(found, "title") or path.stem,
         question=_text(found, "question"),
+        note=_text(found, "note"),
         base=_overrides(found.get("base"), "base"),
         baseline=str(baseline),
         arms=tuple(arms),

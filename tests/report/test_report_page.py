@@ -94,7 +94,7 @@ def test_the_page_holds_every_cell_of_every_table(text: str, report: Report) -> 
 def test_the_page_names_scale_settings_commands_and_environment(text: str, report: Report) -> None:
     for part in (
         "500 iterations say nothing about long schedules.",
-        "class_agnostic: Published gains need long training.",
+        '<span class="note">Published gains need long training.</span>',
         "model.pooler.kind",
         words.command(report, report.study.arm("bn")),
         "2.11.0",
