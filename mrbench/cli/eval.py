@@ -55,17 +55,17 @@ def eval_command(
 ) -> None:
     """COCO's 12 numbers for boxes and masks, in percent; '-' where there is no such ground truth.
 
-    [bold]A run[/], with its own weights and data; its evaluation is written anew:
+    **A run**, with its own weights and data; its evaluation is written anew:
 
-        mrbench eval mask_rcnn_small-74bdd1
+    Example: mrbench eval mask_rcnn_small-74bdd1
 
-    [bold]Weights[/], with any configuration:
+    **Weights**, with any configuration:
 
-        mrbench eval --weights final.pt recipe=mask_rcnn_r50_fpn_1x data.root=/data/coco
+    Example: mrbench eval --weights final.pt recipe=mask_rcnn_r50_fpn_1x data.root=/data/coco
 
-    [bold]A results file[/] of any program, without a model:
+    **A results file** of any program, without a model:
 
-        mrbench eval --annotations instances_val2017.json --detections results.json
+    Example: mrbench eval --annotations instances_val2017.json --detections results.json
     """
     if annotations is not None or detections is not None:
         if annotations is None or detections is None:

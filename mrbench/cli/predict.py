@@ -40,9 +40,9 @@ def predict_command(
     Each picture becomes a PNG in --out; detections.json holds all detections, whatever their score, as COCO results,
     with the images and categories that they refer to.
 
-        mrbench predict mask_rcnn_small-74bdd1 photos/ --out drawn
+    Example: mrbench predict mask_rcnn_small-74bdd1 photos/ --out drawn
 
-        mrbench predict --weights final.pt data=coco_folder data.root=/data/coco street.jpg
+    Example: mrbench predict --weights final.pt data=coco_folder data.root=/data/coco street.jpg
     """
     if weights is not None:
         overrides = [item for item in arguments if "=" in item and not Path(item).exists()]
