@@ -5,12 +5,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Student's t, 97.5 % quantile, 1 to 30 degrees of freedom (any statistics table, e.g. NIST/SEMATECH 1.3.6.7.2).
-T_975 = (
-    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
-    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
-    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
-)
+from mrbench.evaluation.student import critical
+
 OUTLIER_SCORE = 3.5  # modified z-score (Iglewicz & Hoaglin 1993)
 MAD_TO_SIGMA = 1.4826  # a normal distribution's standard deviation over its median absolute deviation
 
@@ -42,14 +38,6 @@ class Ratio:
     error: float | None
 
 
-def t_975(degrees: int) -> float:
-    """Student's t at 97.5 %; beyond the table by the Cornish-Fisher expansion (error below 1e-4)."""
-    if degrees <= len(T_975):
-        return T_975[degrees - 1]
-    z = statistics.NormalDist().inv_cdf(0.975)
-    return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
-
-
 def summarise(values: Sequence[float]) -> Summary:
     """Mean, spread, median, range, 95 % interval of the mean and outliers of at least one value."""
     if not values:
@@ -58,7 +46,7 @@ def summarise(values: Sequence[float]) -> Summary:
     std, interval = None, None
     if len(values) > 1:
         std = statistics.stdev(values)
-        half = t_975(len(values) - 1) * std / math.sqrt(len(values))
+        half = critical(len(values) - 1) * std / math.sqrt(len(values))
         interval = [mean - half, mean + half]
     return Summary(
         count=len(values),

@@ -19,7 +19,7 @@ from math import sqrt
 
 import numpy as np
 
-from mrbench.report.student import critical, two_sided_p
+from mrbench.evaluation.student import critical, two_sided_p
 
 OWN_SPREAD_FROM = 5  # seeds; fewer say too little about an arm's own spread
 SETTLED_FROM = 3.0  # degrees of freedom below which "no difference seen" only means "could not have seen one"

@@ -4,7 +4,7 @@ from math import atan, pi, sqrt
 
 import pytest
 
-from mrbench.report.student import critical, two_sided_p
+from mrbench.evaluation.student import critical, two_sided_p
 
 # Two-sided 5 % and 1 % points, as printed (Fisher & Yates, table III; NIST/SEMATECH e-Handbook 1.3.6.7.2).
 TABLE = {
