@@ -57,6 +57,9 @@ app.add_typer(data.app, name="data")
 
 def main() -> None:
     """Runs the command line. A person's mistake ends in one message and exit code 2; a traceback is for bugs."""
+    # Read by OpenMP as torch loads. Its threads would otherwise spin while they wait for one that another program
+    # keeps off its core, and a training on a busy machine comes almost to a halt.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except UserError as error:
