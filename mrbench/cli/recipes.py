@@ -20,9 +20,9 @@ def list_recipes(config_dir: ConfigDir = None) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("recipe", no_wrap=True)
     table.add_column("what it is")
-    table.add_column("published")
+    table.add_column("reaches")
     for recipe in recipes(config_dir):
-        table.add_row(recipe.name, recipe.summary, recipe.published)
+        table.add_row(recipe.name, recipe.summary, recipe.reaches)
     Console().print(table)
 
 

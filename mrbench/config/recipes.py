@@ -11,7 +11,7 @@ from mrbench.errors import UserError
 
 @dataclass(frozen=True)
 class Recipe:
-    """A file of conf/recipe: its first comment is the summary; one that begins `Published:` says what it reaches."""
+    """A file of conf/recipe: its first comment is the summary; `Published:` or `Reached:` says what it comes to."""
 
     name: str
     text: str
@@ -25,9 +25,10 @@ class Recipe:
         return next(iter(self._comments()), "")
 
     @property
-    def published(self) -> str:
-        line = next((c for c in self._comments() if c.startswith("Published:")), "")
-        return line.removeprefix("Published:").split("(")[0].strip()
+    def reaches(self) -> str:
+        """AP by the literature (`Published:`), or as measured with mrbench (`Reached:`)."""
+        line = next((c for c in self._comments() if c.startswith(("Published:", "Reached:"))), "")
+        return line.removeprefix("Published:").replace("Reached:", "measured:").split("(")[0].strip()
 
 
 def recipes(config_dir: Path | None = None) -> list[Recipe]:

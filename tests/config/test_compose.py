@@ -39,7 +39,7 @@ def test_every_recipe_composes_and_says_what_it_reaches(recipe: str) -> None:
     compose([f"recipe={recipe}"])
     text = next(r for r in recipes() if r.name == recipe)
     assert text.summary
-    assert "AP" in text.published
+    assert "AP" in text.reaches
     assert f"mrbench train recipe={recipe}" in text.text
 
 
