@@ -70,7 +70,12 @@ def _validate_together(config: RunConfig) -> None:
         all(a < b for a, b in zip(schedule.milestones, schedule.milestones[1:], strict=False)),
         f"schedule.milestones={schedule.milestones} are not rising",
     )
-    _require(bool(config.augmentation.short_edge), "augmentation.short_edge is empty", "Give a size, as [800].")
+    edges = config.augmentation.short_edge
+    _require(
+        bool(edges) and min(edges) > 0,
+        f"augmentation.short_edge={edges} needs at least one size of 1 pixel or more",
+        "Give a size, as [800].",
+    )
     _range("augmentation.jitter", config.augmentation.jitter)
     _range("evaluation.areas", config.evaluation.areas)
     _range("data.shapes.instances", config.data.shapes.instances)

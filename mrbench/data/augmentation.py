@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image
 
 from mrbench.config.schema import AugmentationConfig
-from mrbench.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -54,14 +53,6 @@ class Plan:
             picture = picture.crop((x, y, x + width, y + height))
         pixels = np.asarray(picture)
         return pixels[:, ::-1] if self.flip else pixels
-
-
-def check_augmentation(config: AugmentationConfig) -> None:
-    """Raises UserError where lists of sizes and scales make no sense."""
-    if not config.short_edge or min(config.short_edge) < 1:
-        raise UserError(f"augmentation.short_edge={config.short_edge} needs at least one size of 1 pixel or more")
-    if len(config.jitter) != 2 or not 0 < config.jitter[0] <= config.jitter[1]:
-        raise UserError(f"augmentation.jitter={config.jitter} is not a range of scales [low, high] above 0")
 
 
 def plan_training(config: AugmentationConfig, height: int, width: int, random: np.random.Generator) -> Plan:

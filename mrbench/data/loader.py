@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from mrbench.config.schema import RunConfig
-from mrbench.data.augmentation import Plan, check_augmentation, plan_test, plan_training
+from mrbench.data.augmentation import Plan, plan_test, plan_training
 from mrbench.data.batch import Batch, MaskWindows
 from mrbench.data.coco import CocoDataset
 from mrbench.data.masks import Window, place_mask, summed_area_table
@@ -31,7 +31,6 @@ def train_loader(
     Images without anything to learn from (none but crowds) are left out unless `data.keep_empty`. Raises UserError
     where nothing is left, where masks are wanted and missing, and, while iterating, for pictures that do not decode.
     """
-    check_augmentation(config.augmentation)
     batch = config.schedule.images_per_batch
     if batch < world_size:
         raise UserError(
@@ -48,7 +47,6 @@ def eval_loader(dataset: CocoDataset, config: RunConfig, rank: int = 0, world_si
     A batch holds images of one padded size only. So each is padded as it would be alone, and its detections do not
     depend on `runtime.evaluation_batch` or the number of processes. `iteration` is the batch's number over all.
     """
-    check_augmentation(config.augmentation)
     return _iterate(TestBatches(dataset, config, rank, world_size), config)
 
 
