@@ -72,24 +72,34 @@ def check(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from mrbench.config.layout import data_root
+    from mrbench.data.coco import describe_problems
     from mrbench.data.sources import check_same_categories, open_split
 
     config = compose(overrides, config_dir)
     config.data.on_error = "skip"
+    if config.data.kind == "coco_folder":
+        data_root(config.data)  # one message, not one a split
     datasets: dict[str, CocoDataset] = {}
     rows: list[tuple[str, str, str]] = []
+    hints: list[str] = []
     for split in SPLITS:
         try:
             datasets[split] = open_split(config.data, split)
         except UserError as error:
             rows.append((split, "", error.what))
+            hints.append(error.hint)
         else:
-            rows += [(split, str(p.annotation_id), p.reason) for p in datasets[split].problems]
+            problems = datasets[split].problems
+            rows += [(split, str(p.annotation_id), p.reason) for p in problems]
+            if problems:
+                hints.append(describe_problems(problems)[1])
     if len(datasets) == len(SPLITS):
         try:
             check_same_categories(datasets["train"], datasets["val"])
         except UserError as error:
             rows.append(("both", "", error.what))
+            hints.append(error.hint)
     for split, dataset in datasets.items():
         typer.echo(f"{split}: {len(dataset):,} images, {dataset.annotation_file}")
     if not rows:
@@ -102,6 +112,8 @@ def check(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
         table.add_row(*map(escape, row))
     Console().print(table)
     typer.echo(f"{len(rows):,} problem{'s' * (len(rows) > 1)}")
+    for hint in dict.fromkeys(filter(None, hints)):
+        typer.echo(hint)
     raise typer.Exit(2)
 
 

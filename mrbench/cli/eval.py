@@ -97,16 +97,13 @@ def _evaluate_files(
     annotations: Path, detections: Path, kind: str | None, areas: str | None, max_detections: int | None
 ) -> dict[str, Any]:
     from mrbench.evaluation.coco import COCO_AREAS, evaluate
-    from mrbench.evaluation.results import kinds_in, read_detections
 
     try:
         limits = [float(value) for value in areas.split(",")] if areas else list(COCO_AREAS)
     except ValueError:
         raise UserError(f"--areas {areas} is not two numbers.", "For example --areas 1024,9216.") from None
-    found = read_detections(detections)
-    kinds = (kind,) if kind else kinds_in(found)
     most = 100 if max_detections is None else max_detections
-    result = evaluate(annotations, found, kinds, limits, most)
+    result = evaluate(annotations, detections, (kind,) if kind else None, limits, most)
     return {
         "images": result.images,
         "metrics": result.metrics,

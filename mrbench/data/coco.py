@@ -248,7 +248,8 @@ def _check_files(files: list[Path], folder: Path) -> None:
     if missing:
         raise UserError(
             f"{len(missing)} of {len(files)} image files are missing, the first is {missing[0]}",
-            f"Images were looked for in {folder}; name another folder with data.train.images or data.val.images.",
+            f"Images were looked for in {folder}: fetch what is missing, or name another folder with "
+            "data.train.images or data.val.images.",
         )
 
 

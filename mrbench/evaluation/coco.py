@@ -18,7 +18,7 @@ from pycocotools.cocoeval import COCOeval
 
 from mrbench.errors import UserError
 from mrbench.evaluation.matches import AREAS, KindMatches, Matches, pack
-from mrbench.evaluation.results import KINDS, check_detections, read_detections, read_ground_truth
+from mrbench.evaluation.results import KINDS, check_detections, kinds_in, read_detections, read_ground_truth
 
 IOU_TYPES = {"box": "bbox", "mask": "segm"}
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -43,22 +43,25 @@ class Evaluation:
 def evaluate(
     ground_truth: Path | dict[str, Any],
     detections: Path | list[dict[str, Any]],
-    kinds: Sequence[str] = KINDS,
+    kinds: Sequence[str] | None = KINDS,
     areas: Sequence[float] = COCO_AREAS,
     max_detections: int = 100,
 ) -> Evaluation:
     """COCO evaluation (Lin et al. 2014) of `detections` (COCO results) against `ground_truth` (COCO annotations).
 
-    `areas`: limits small | medium and medium | large in square pixels, of the box for boxes and of the mask for
-    masks. `max_detections`: the best so many of each image and category count; "AR100" is recall at this number.
+    `kinds`: of box and mask; None: those that all detections have. `areas`: limits small | medium and medium | large
+    in square pixels, of the box for boxes and of the mask for masks. `max_detections`: the best so many of each image
+    and category count; "AR100" is recall at this number.
 
     Raises UserError for files that are not COCO's, unknown image or category ids and malformed entries.
     """
+    found = read_detections(detections)
+    kinds = kinds_in(found) if kinds is None else kinds
     _check_settings(kinds, areas, max_detections)
     truth = read_ground_truth(ground_truth, kinds)
     if not truth["images"] or not truth["categories"]:
         raise UserError("The ground truth has no images or no categories: there is nothing to evaluate.")
-    found = read_detections(detections)
+    where = f"Detections {detections}" if isinstance(detections, Path) else "The detections"
     names = _unique_names(truth["categories"])
     metrics: dict[str, float | None] = {}
     per_category: dict[str, dict[str, float | None]] = {name: {} for name in names}
@@ -71,7 +74,7 @@ def evaluate(
         kinds={},
     )
     for kind in kinds:
-        run = _run(truth, check_detections(found, truth, kind), kind, areas, max_detections)
+        run = _run(truth, check_detections(found, truth, kind, where), kind, areas, max_detections)
         metrics.update({f"{kind}/{name}": value for name, value in _summary(run.eval).items()})
         for name, precision in zip(names, run.eval["precision"].transpose(2, 0, 1, 3, 4), strict=True):
             per_category[name][f"{kind}/AP"] = _mean(precision[:, :, 0, -1])

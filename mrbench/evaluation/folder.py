@@ -38,13 +38,17 @@ def open_pictures(paths: Sequence[Path], categories: Sequence[Category]) -> Pict
         elif path.is_file():
             files.append(path)
         else:
-            raise UserError(f"There is no file or folder {path}.")
+            raise UserError(f"There is no file or folder {path}.", "Give picture files, or folders of them.")
     images = []
     for number, file in enumerate(files, 1):
         try:
             with Image.open(file) as picture:
                 width, height = picture.size
-        except (UnidentifiedImageError, OSError, ValueError) as error:
-            raise UserError(f"{file} is not a picture: {error}.") from None
+        except UnidentifiedImageError:
+            raise UserError(
+                f"{file} is not a picture.", "Is the file whole? Fetch it again, or leave it out."
+            ) from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{file} cannot be read: {error}.", "Fetch it again, or leave it out.") from None
         images.append(ImageInfo(number, file, width, height))
     return PictureSet(images, list(categories))

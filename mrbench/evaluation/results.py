@@ -17,6 +17,10 @@ from mrbench.errors import UserError
 
 KINDS = ("box", "mask")
 SHOWN = 5  # offenders named in a message
+EXAMPLES = {
+    "box": '{"image_id": 1, "category_id": 1, "bbox": [x, y, w, h], "score": 0.9}',
+    "mask": '{"image_id": 1, "category_id": 1, "segmentation": {"size": [h, w], "counts": "..."}, "score": 0.9}',
+}
 
 
 class Problem(Exception):
@@ -87,7 +91,7 @@ def read_detections(source: Path | list[dict[str, Any]]) -> list[dict[str, Any]]
     if not isinstance(data, list):
         raise UserError(
             f"{source} is not a COCO results file: it must be a JSON list of detections.",
-            'Each entry looks like {"image_id": 1, "category_id": 1, "bbox": [x, y, w, h], "score": 0.9}.',
+            f"Each entry looks like {EXAMPLES['box']}.",
         )
     return data
 
@@ -101,10 +105,13 @@ def kinds_in(detections: list[dict[str, Any]]) -> tuple[str, ...]:
     return found or ("box",)
 
 
-def check_detections(detections: list[dict[str, Any]], truth: dict, kind: str) -> list[dict[str, Any]]:
+def check_detections(
+    detections: list[dict[str, Any]], truth: dict, kind: str, where: str = "The detections"
+) -> list[dict[str, Any]]:
     """Detections of one kind as COCOeval takes them; what decides their size class is the area of that kind.
 
-    Raises UserError that names the first few with unknown images or categories or malformed fields.
+    `where` is what a message calls them. Raises UserError that names the first few with unknown images or categories
+    or malformed fields.
     """
     sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
     categories = {category["id"]: category["name"] for category in truth["categories"]}
@@ -130,8 +137,9 @@ def check_detections(detections: list[dict[str, Any]], truth: dict, kind: str) -
     problems = _check_all(detections, check, lambda number, _: f"detection {number}")
     if problems:
         raise UserError(
-            f"The detections do not fit the ground truth: {_listed(problems)}",
-            "Detections and annotations must be of the same split, with the data set's own ids.",
+            f"{where} do not fit the ground truth: {_listed(problems)}",
+            "Detections must be of the annotations' split, with the data set's own ids, and each look like "
+            f"{EXAMPLES[kind]}.",
         )
     return entries
 
@@ -141,9 +149,9 @@ def _read_json(path: Path, where: str) -> Any:
         with open(path, encoding="utf-8") as file:
             return json.load(file)
     except OSError as error:
-        raise UserError(f"Cannot read {where}: {error.strerror or error}.") from None
+        raise UserError(f"Cannot read {where}: {error.strerror or error}.", "Check the file's name.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{where} is not JSON: {error}.") from None
+        raise UserError(f"{where} is not JSON: {error}.", "Was it written, or downloaded, whole?") from None
 
 
 def _check_all(items: list, check: Callable[[Any], None], name: Callable[[int, Any], str]) -> list[str]:

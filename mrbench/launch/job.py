@@ -34,6 +34,9 @@ def run_job(folder: str, config: RunConfig, command: list[str], entry: str, stop
         try:
             module, function = entry.split(":")
             getattr(importlib.import_module(module), function)(run, config)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)  # in the job's log; a traceback is for bugs
+            _record_failure(run, error)
         except Exception as error:
             _record_failure(run, error)
             raise
@@ -43,5 +46,8 @@ def _record_failure(run: Run, error: Exception) -> None:
     """Enters an error in the record, unless training has done so, or the run is in another process's hands."""
     if run.status().state in ("completed", "failed", "preempted") or is_locked(run):
         return
-    message = error.what if isinstance(error, UserError) else str(error) or type(error).__name__
-    run.update(state="failed", ended=now(), error={"kind": type(error).__name__, "message": message})
+    if isinstance(error, UserError):
+        reason = {"kind": "user_error", "message": error.what, "hint": error.hint}
+    else:
+        reason = {"kind": type(error).__name__, "message": str(error) or type(error).__name__}
+    run.update(state="failed", ended=now(), error=reason)

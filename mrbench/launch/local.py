@@ -18,6 +18,7 @@ from submitit.local.local import LocalJob
 from mrbench.launch.devices import Slot, Slots
 from mrbench.launch.executor import TRAIN, Executor, Job, JobState
 from mrbench.launch.job import run_job
+from mrbench.runs.files import cannot_write
 from mrbench.runs.lock import is_held
 
 TEN_YEARS = 60 * 24 * 3650  # minutes; submitit's local jobs must have a limit, and its default is two minutes
@@ -116,7 +117,8 @@ class LocalExecutor(Executor):
         self._queue.clear()
         for active in self._active.values():
             # the file is for a process that is too young to hear the signal
-            _stop_file(active.folder).touch()
+            with suppress(OSError):  # a full disk
+                _stop_file(active.folder).touch()
             with suppress(ProcessLookupError):
                 active.process.send_signal(signal.SIGTERM)  # submitit's controller passes it on
 
@@ -155,9 +157,18 @@ class LocalExecutor(Executor):
         config = replace(job.config, runtime=replace(runtime, threads=threads))
         locks = [str(s.lock_file(self.root)) for s in places]
         executor = _OwnSession(folder, environment)
-        handle = executor.submit(
-            run_job, str(job.folder.resolve()), config, list(job.command), self.entry, str(_stop_file(folder)), locks
-        )
+        try:
+            handle = executor.submit(
+                run_job,
+                str(job.folder.resolve()),
+                config,
+                list(job.command),
+                self.entry,
+                str(_stop_file(folder)),
+                locks,
+            )
+        except OSError as error:
+            raise cannot_write(folder, error) from error
         assert isinstance(handle, LocalJob)
         return _Active(job, handle, places, folder)
 

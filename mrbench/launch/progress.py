@@ -115,6 +115,8 @@ def _one_line(error: dict[str, Any] | None) -> str:
     lines = str(error.get("message") or "").strip().splitlines()
     if not lines:
         return str(error.get("kind") or "no reason on record")
+    if error.get("kind") == "user_error":  # what, the first of its details, and what to do
+        return ". ".join([": ".join(line.strip() for line in lines[:2]), *filter(None, [error.get("hint")])])
     # a traceback begins with where, and ends with what
     return lines[-1] if any(line.endswith("Traceback (most recent call last):") for line in lines) else lines[0]
 

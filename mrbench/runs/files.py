@@ -10,11 +10,14 @@ from typing import Any
 
 from mrbench.errors import UserError
 
+ELSEWHERE = "with --root or $MRBENCH_ROOT for runs, --out or -o for other files."
 HINTS = {
-    errno.EACCES: "Choose a folder that you may write to, with --root or $MRBENCH_ROOT.",
-    errno.EPERM: "Choose a folder that you may write to, with --root or $MRBENCH_ROOT.",
-    errno.EROFS: "The file system is read-only: choose another folder with --root or $MRBENCH_ROOT.",
-    errno.ENOSPC: "Make room on the disk, then give the same command again: it goes on where it stopped.",
+    errno.EACCES: f"Choose a folder that you may write to, {ELSEWHERE}",
+    errno.EPERM: f"Choose a folder that you may write to, {ELSEWHERE}",
+    errno.EROFS: f"The file system is read-only: choose another folder, {ELSEWHERE}",
+    errno.ENOTDIR: f"A part of that path is a file: choose a folder, {ELSEWHERE}",
+    errno.EEXIST: f"A part of that path is a file: choose a folder, {ELSEWHERE}",
+    errno.ENOSPC: "Make room on the disk, then give the same command again: a training goes on where it stopped.",
     errno.EDQUOT: "Your quota is used up. Make room, then give the same command again.",
 }
 

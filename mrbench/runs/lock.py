@@ -13,7 +13,7 @@ from mrbench.errors import UserError
 from mrbench.runs.files import cannot_write
 from mrbench.runs.record import Run
 
-_held: set[IO[str]] = set()
+_held: set[IO[bytes]] = set()
 
 
 def _let_go_in_child() -> None:
@@ -30,7 +30,7 @@ def run_lock(run: Run) -> Iterator[None]:
     """Holds the run for this process. Raises UserError, naming the holder, where another one has it."""
     path = run.folder / ".lock"
     try:
-        file = path.open("a+")
+        file = path.open("ab+", buffering=0)  # nothing is left to be written as it is closed
     except OSError as error:
         raise cannot_write(path, error) from error
     with file:
@@ -38,14 +38,16 @@ def run_lock(run: Run) -> Iterator[None]:
             _take(file)
         except BlockingIOError as error:
             file.seek(0)
-            holder = file.read().strip() or "unknown"
+            holder = file.read().decode().strip() or "unknown"
             raise UserError(
                 f"Another process is working on {run.run_id} ({holder})",
                 f"Wait for it, or look at it: mrbench runs show {run.run_id}",
             ) from error
         file.truncate(0)
-        file.write(f"pid {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+        try:
+            file.write(f"pid {os.getpid()} on {socket.gethostname()}".encode())
+        except OSError as error:
+            raise cannot_write(path, error) from error
         _held.add(file)
         try:
             yield
@@ -54,7 +56,7 @@ def run_lock(run: Run) -> Iterator[None]:
             file.truncate(0)
 
 
-def _take(file: IO[str]) -> None:
+def _take(file: IO[bytes]) -> None:
     """Locks `file`, trying twice: whoever only asks whether it is held (`is_held`) has it for an instant."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,6 +7,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mrbench.cli.data import app
+from mrbench.errors import UserError
 
 
 def run(*arguments: str):
@@ -42,6 +43,16 @@ def test_check_passes_a_sound_set_and_lists_what_is_wrong(folder) -> None:
     assert "category id 4" in result.output
     assert "1 of 5 image files are missing" in result.output
     assert "3 problems" in result.output
+    assert result.output.count("data.on_error=skip") == 1
+    assert "fetch what is missing" in result.output
+
+
+def test_check_of_a_folder_that_is_not_there_is_one_message(tmp_path: Path) -> None:
+    result = run("check", "data=coco_folder", f"data.root={tmp_path / 'none'}")
+    assert isinstance(result.exception, UserError)
+    assert "none" in result.exception.what
+    assert result.exception.hint
+    assert result.output == ""
 
 
 @pytest.mark.parametrize("name", ["nuclei-dsb2018", "coco-mini"])

@@ -89,11 +89,16 @@ def mistakes(truth, found):
         "unknown image": (
             (*both,),
             [{"image_id": 7, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1}],
-            "image_id 7",
+            "found.json do not fit the ground truth: 1 broken: detection 1: image_id 7",
         ),
         "not a list": ((*both,), {"a": 1}, "results file"),
         "results as ground truth": (("--annotations", found, "--detections", found), None, "not COCO ground truth"),
         "ground truth as results": (("--annotations", truth, "--detections", truth), None, "not a COCO results file"),
+        "cut off": (
+            ("--annotations", found.with_name("cut.json"), "--detections", found),
+            None,
+            "cut.json is not JSON",
+        ),
         "missing file": (("--annotations", truth, "--detections", truth.parent / "none.json"), None, "none.json"),
         "one file": (("--annotations", truth), None, "give both"),
         "masks that are not there": ((*both, "--kind", "mask"), None, "no segmentation"),
@@ -110,6 +115,7 @@ def mistakes(truth, found):
 @pytest.mark.parametrize("name", list(mistakes(Path("x"), Path("x"))))
 def test_mistakes_end_in_one_message_and_exit_code_2(files, name):
     truth, found = files
+    (truth.parent / "cut.json").write_text('{"images": [')
     arguments, content, said = mistakes(truth, found)[name]
     if content is not None:
         found.write_text(json.dumps(content))

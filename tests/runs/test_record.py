@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -85,10 +86,24 @@ def test_no_space_is_one_message() -> None:
         metrics.append(Path("/dev/full"), {"kind": "train", "iteration": 1})
 
 
+def test_a_lock_that_cannot_be_written_is_one_message_and_not_held(tmp_path: Path) -> None:
+    run = open_run(tmp_path, compose())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))  # every write fails, as on a full disk
+    try:
+        with pytest.raises(UserError, match=r"Cannot write .*\.lock"), run_lock(run):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not is_locked(run)
+    assert run.status().state == "pending"
+
+
 def test_a_folder_that_cannot_be_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="Cannot write"):
+    with pytest.raises(UserError, match="Cannot write") as caught:
         write_text(tmp_path / "file" / "x.txt", "x")
+    assert "choose a folder" in caught.value.hint
 
 
 def test_a_second_process_is_refused_and_told_who_has_it(tmp_path: Path) -> None:
