@@ -16,6 +16,7 @@ from mrbench.engine.optimizer import build_optimizer, clip_gradients
 from mrbench.engine.precision import autocast, build_scaler, check_precision, set_matmul_precision
 from mrbench.engine.schedule import factor
 from mrbench.modeling.detector import LossTerm, MaskRCNN
+from mrbench.modeling.widen import at_least_float32
 
 # Renamed in torch 2.15, which warns of the old name.
 SYNC_BUFFERS = next(
@@ -75,8 +76,8 @@ class TrainStep:
     def _at_once(self, batch: Batch) -> dict[str, Tensor]:
         terms = self._forward(batch)
         names = list(terms)
-        sums = torch.stack([terms[name].sum.detach().float() for name in names])
-        counts = torch.stack([terms[name].count.float() for name in names])
+        sums = torch.stack([at_least_float32(terms[name].sum.detach()) for name in names])
+        counts = torch.stack([at_least_float32(terms[name].count) for name in names])
         sums, counts = self._over_processes(torch.stack([sums, counts])).unbind()
         totals = dict(zip(names, counts.clamp(min=1).unbind(), strict=True))
         self._backward(terms, totals)
@@ -97,7 +98,7 @@ class TrainStep:
             with nullcontext() if last or self.world_size == 1 else self._network.no_sync():  # type: ignore[operator]
                 terms = self._forward(part)
                 self._backward(terms, totals)
-            sums += torch.stack([terms[name].sum.detach().float() for name in names])
+            sums = sums + torch.stack([at_least_float32(terms[name].sum.detach()) for name in names])
         sums = self._over_processes(sums)
         return {name: total / totals[name] for name, total in zip(names, sums.unbind(), strict=True)}
 
@@ -107,7 +108,7 @@ class TrainStep:
         return terms
 
     def _backward(self, terms: Mapping[str, LossTerm], totals: Mapping[str, Tensor]) -> None:
-        loss = sum_of([term.sum.float() / totals[name] for name, term in terms.items()])
+        loss = sum_of([at_least_float32(term.sum) / totals[name] for name, term in terms.items()])
         # DistributedDataParallel averages gradients over the processes, where the global loss is their sum.
         self.scaler.scale(loss * self.world_size).backward()
 

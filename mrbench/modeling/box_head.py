@@ -8,6 +8,7 @@ from mrbench.config.schema import BoxHeadConfig
 from mrbench.modeling import init
 from mrbench.modeling.losses import LossTerm, smooth_l1
 from mrbench.modeling.norm import make_norm
+from mrbench.modeling.widen import at_least_float32
 
 
 def conv_stack(in_channels: int, channels: int, convs: int, norm: str, group_size: int | None) -> nn.Sequential:
@@ -47,11 +48,12 @@ class BoxHead(nn.Module):
         init.normal(self.deltas, std=0.001)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """[R, C, size, size] -> class logits [R, K + 1] and deltas [R, K or 1, 4], both float32."""
+        """[R, C, size, size] -> class logits [R, K + 1] and deltas [R, K or 1, 4], float32 at least."""
         x = self.convs(x).flatten(1)
         for fc in self.fcs:
             x = F.relu(fc(x), inplace=True)
-        return self.classes(x).float(), self.deltas(x).float().view(len(x), -1, 4)
+        classes, deltas = self.classes(x), self.deltas(x).view(len(x), -1, 4)
+        return at_least_float32(classes), at_least_float32(deltas)
 
     def of_class(self, deltas: Tensor, labels: Tensor) -> Tensor:
         """Of deltas [R, K or 1, 4] those of each region's own class -> [R, 4]. Background gets any."""

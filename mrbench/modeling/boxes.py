@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms, nms
 
+from mrbench.modeling.widen import at_least_float32
+
 # exp() of a width or height delta is held below this: the longest box from a 16 pixel one (Detectron, Detectron2).
 MAX_LOG_SCALE = math.log(1000.0 / 16)
 
@@ -29,7 +31,7 @@ def decode(references: Tensor, deltas: Tensor, weights: Sequence[float]) -> Tens
     """The boxes [..., 4] that `encode` would have coded so; the two broadcast against each other."""
     wx, wy, ww, wh = weights
     rw, rh, rx, ry = _centred(references)
-    dx, dy, dw, dh = deltas.float().unbind(-1)
+    dx, dy, dw, dh = at_least_float32(deltas).unbind(-1)
     x = dx / wx * rw + rx
     y = dy / wy * rh + ry
     half_w = 0.5 * torch.exp((dw / ww).clamp(max=MAX_LOG_SCALE)) * rw

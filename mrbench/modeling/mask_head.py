@@ -8,6 +8,7 @@ from mrbench.config.schema import MaskHeadConfig
 from mrbench.modeling import init
 from mrbench.modeling.box_head import conv_stack
 from mrbench.modeling.losses import LossTerm
+from mrbench.modeling.widen import at_least_float32
 
 
 class MaskHead(nn.Module):
@@ -29,14 +30,15 @@ class MaskHead(nn.Module):
         init.normal(self.predictor, std=0.001)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        """[R, C, size, size] and classes int64 [R] -> logits [R, 2 size, 2 size], float32. Background gets any."""
+        """[R, C, size, size] and classes int64 [R] -> logits [R, 2 size, 2 size], float32 at least.
+        Background gets any."""
         x = F.relu(self.upsample(self.convs(x)), inplace=True)
         index = torch.zeros_like(labels) if self.class_agnostic else labels.clamp(max=self.num_classes - 1)
         weight = self.predictor.weight.flatten(1)[index].to(x.dtype)
         assert self.predictor.bias is not None
         # pixels by channels, so that the gradient of x comes back channels-last as the pooler puts out
         logits = torch.bmm(x.flatten(2).transpose(1, 2), weight[:, :, None])[:, :, 0]
-        return (logits.float() + self.predictor.bias[index][:, None]).view(-1, *x.shape[-2:])
+        return (at_least_float32(logits) + self.predictor.bias[index][:, None]).view(-1, *x.shape[-2:])
 
 
 def mask_loss(logits: Tensor, target: Tensor, foreground: Tensor) -> LossTerm:

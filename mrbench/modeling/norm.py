@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from mrbench.errors import UserError
+from mrbench.modeling.widen import at_least_float32
 
 EPS = 1e-5
 MOMENTUM = 0.1
@@ -56,7 +57,7 @@ class SyncBatchNorm2d(BatchNorm2d):
         if not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(x)
         channels = x.shape[1]
-        wide = x.float()
+        wide = at_least_float32(x)
         count = wide.new_full((1,), wide.numel() / channels)
         local = torch.cat([wide.sum((0, 2, 3)), wide.square().sum((0, 2, 3)), count])
         total = _SumOverProcesses.apply(local)

@@ -6,6 +6,7 @@ from torchvision.ops import roi_align, roi_pool
 
 from mrbench.config.schema import PoolerConfig
 from mrbench.modeling.separable import separable_roi_align
+from mrbench.modeling.widen import at_least_float32
 
 
 class Pooler(nn.Module):
@@ -60,9 +61,9 @@ class Pooler(nn.Module):
         return total
 
     def _pool(self, feature: Tensor, boxes: Tensor, image: Tensor, stride: int) -> Tensor:
-        # in float32 whatever the features: coordinates in half precision would be whole pixels off
-        c, wide = self.config, feature.float()
-        rois = torch.cat([image[:, None].to(boxes.dtype), boxes], 1)
+        # in float32 at least: coordinates in half precision would be whole pixels off
+        c, wide = self.config, at_least_float32(feature)
+        rois = torch.cat([image[:, None].to(wide.dtype), boxes.to(wide.dtype)], 1)
         if c.kind == "roi_pool":
             return roi_pool(wide, rois, self.size, 1 / stride).to(feature.dtype)
         # torchvision's "as many points as the bin has pixels" is any value below one

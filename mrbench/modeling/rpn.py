@@ -12,6 +12,7 @@ from mrbench.modeling import init, sampling
 from mrbench.modeling.anchors import AnchorGrid
 from mrbench.modeling.losses import LossTerm, smooth_l1
 from mrbench.modeling.matcher import match
+from mrbench.modeling.widen import at_least_float32
 
 DELTA_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
@@ -47,12 +48,12 @@ class RPNHead(nn.Module):
             init.normal(layer, std=0.01)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, C, H, W] -> objectness [B, H*W*A] and deltas [B, H*W*A, 4] in float32."""
+        """[B, C, H, W] -> objectness [B, H*W*A] and deltas [B, H*W*A, 4], float32 at least."""
         for conv in self.convs:
             x = F.relu(conv(x), inplace=True)
         objectness = self.objectness(x).permute(0, 2, 3, 1).flatten(1)
         deltas = self.deltas(x).permute(0, 2, 3, 1).reshape(len(x), -1, 4)
-        return objectness.float(), deltas.float()
+        return at_least_float32(objectness), at_least_float32(deltas)
 
 
 class RPN(nn.Module):

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mrbench.modeling.widen import at_least_float32
+
 
 class _WeightedRows(torch.autograd.Function):
     """rows [T, C], index int [N, K], weight [N, K] -> sum over K of weight * rows[index]: [N, C]."""
@@ -52,9 +54,8 @@ def separable_roi_align(
     if points < 1:
         raise ValueError("separable RoIAlign needs a fixed number of sampling points")
     channels, dtype = features[0].shape[1], features[0].dtype
-    # low precision would round the weights, so sums are made in float32 at least
-    wide = torch.promote_types(dtype, torch.float32)
-    rows = torch.cat([f.permute(0, 2, 3, 1).reshape(-1, channels) for f in features]).to(wide)
+    # low precision would round the weights
+    rows = at_least_float32(torch.cat([f.permute(0, 2, 3, 1).reshape(-1, channels) for f in features]))
 
     device = boxes.device
     lengths = torch.tensor([[f.shape[2], f.shape[3]] for f in features])
@@ -69,7 +70,7 @@ def separable_roi_align(
     index = (y[:, :, None, :, None] + x[:, None, :, None, :]).to(torch.int32 if len(rows) < 2**31 else torch.int64)
     weight = wy[:, :, None, :, None] * wx[:, None, :, None, :]
     pixels = (2 * points) ** 2
-    out = _WeightedRows.apply(rows, index.view(-1, pixels), weight.to(wide).view(-1, pixels))
+    out = _WeightedRows.apply(rows, index.view(-1, pixels), weight.to(rows.dtype).view(-1, pixels))
     return out.view(-1, size, size, channels).permute(0, 3, 1, 2).to(dtype)
 
 

@@ -1,6 +1,7 @@
-"""Trains one model for each norm in as many processes as asked: python losses_by_processes.py PROCESSES OUT CONFIG...
+"""Trains a model for each job in one process, and again in two: python losses_by_processes.py ONE TWO JOB...
 
-OUT gets {config file: [losses of each iteration, by name]}.
+A job is FORMAT:CONFIG, where the model is turned to that number format, float32 or float64; batches stay as they are.
+ONE and TWO get {job: [losses of each iteration, by name]}.
 """
 
 import json
@@ -19,25 +20,25 @@ from mrbench.engine.step import TrainStep
 from mrbench.modeling.build import build_detector
 
 
-def worker(world: World, store: dist.Store | None, out: str, configs: list[str]) -> None:
+def worker(world: World, store: dist.Store | None, out: str, jobs: list[str]) -> None:
     torch.set_num_threads(1)
     device = torch.device("cpu")
     found = {}
     with process_group(world, device, store):
-        for name in configs:
-            config = load(Path(name))
+        for job in jobs:
+            number_format, file = job.split(":", 1)
+            config = load(Path(file))
             dataset = open_split(config.data, "train")
             torch.manual_seed(config.seed)
-            model = build_detector(config.model, len(dataset.categories))
+            model = build_detector(config.model, len(dataset.categories)).to(getattr(torch, number_format))
             step = TrainStep(model, config, device, world.size)
             losses = [step(batch) for batch in train_loader(dataset, config, world.rank, world.size)]
-            found[name] = [{key: float(value) for key, value in one.items()} for one in losses]
+            found[job] = [{key: float(value) for key, value in one.items()} for one in losses]
     if world.main:
         Path(out).write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "1":
-        worker(World(), None, sys.argv[2], sys.argv[3:])
-    else:
-        run_processes(worker, int(sys.argv[1]), (sys.argv[2], sys.argv[3:]))
+    one, two, *jobs = sys.argv[1:]
+    worker(World(), None, one, jobs)
+    run_processes(worker, 2, (two, jobs))

@@ -23,27 +23,58 @@ from mrbench.runs.record import Run, list_runs, open_run
 NORMS = ("frozen_bn", "gn", "sync_bn")
 
 
+Losses = list[dict[str, float]]  # of each iteration, by name
+
+
+@pytest.fixture(scope="module")
+def by_processes(
+    tmp_path_factory: pytest.TempPathFactory, scripts: Path, tiny: Callable[..., RunConfig]
+) -> dict[str, tuple[Losses, Losses]]:
+    """{format-norm: losses with one process and a batch of 4, losses with two and batches of 2}.
+
+    Proposals are chosen and RoIs sampled as in any run. In float64 the learning rate is a run's; in float32 a tenth.
+    """
+    folder = tmp_path_factory.mktemp("by_processes")
+    rates = {"float64": (), "float32": ("optimizer.lr=0.002", "schedule.warmup_iterations=20")}
+    jobs = {}
+    for number_format, changes in rates.items():
+        for norm in NORMS:
+            config = tiny(f"model.norm={norm}", "schedule.iterations=20", "optimizer=sgd", *changes)
+            file = folder / f"{number_format}-{norm}.yaml"
+            file.write_text(to_yaml(config))
+            jobs[file.stem] = f"{number_format}:{file}"
+    outs = [folder / "one.json", folder / "two.json"]
+    command = [sys.executable, scripts / "losses_by_processes.py", *outs, *jobs.values()]
+    subprocess.run([str(part) for part in command], check=True, timeout=240)
+    one, two = (json.loads(out.read_text()) for out in outs)
+    return {name: (one[job], two[job]) for name, job in jobs.items()}
+
+
+@pytest.mark.parametrize("norm", NORMS)
 def test_two_processes_with_half_the_batch_have_the_same_losses(
-    tmp_path: Path, scripts: Path, tiny: Callable[..., RunConfig], every_proposal: tuple[str, ...]
+    by_processes: dict[str, tuple[Losses, Losses]], norm: str
 ) -> None:
-    files = []
-    for norm in NORMS:
-        config = tiny(f"model.norm={norm}", "schedule.iterations=20", "optimizer=sgd", *every_proposal)
-        files.append(tmp_path / f"{norm}.yaml")
-        files[-1].write_text(to_yaml(config))
-    found = []
-    for processes in (1, 2):
-        out = tmp_path / f"{processes}.json"
-        command = [sys.executable, scripts / "losses_by_processes.py", str(processes), out, *files]
-        subprocess.run([str(part) for part in command], check=True, timeout=180)
-        found.append(json.loads(out.read_text()))
-    for file in files:
-        one, two = found[0][str(file)], found[1][str(file)]
-        assert len(one) == len(two) == 20
-        for a, b in zip(one, two, strict=True):
-            assert list(a) == list(b)
-            assert a == pytest.approx(b, abs=1e-4), file.stem
-        assert one[0]["loss"] != pytest.approx(one[-1]["loss"], abs=1e-2), "it learns"
+    """While the weights are young and move slowly, as under a warm-up. Later on float32 is no measure: a difference in
+    the last bit reorders two scores that lie close, another proposal survives, and the losses part for good."""
+    assert_same(*by_processes[f"float32-{norm}"], within=1e-4)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_nothing_but_rounding_tells_two_processes_from_one(
+    by_processes: dict[str, tuple[Losses, Losses]], norm: str
+) -> None:
+    """At a run's learning rate. In float64 scores that lie closer than the rounding hardly occur, so the same
+    proposals survive, the same RoIs are sampled, and whatever really hung on the number of processes would show."""
+    one, two = by_processes[f"float64-{norm}"]
+    assert_same(one, two, within=1e-9)
+    assert one[-1]["loss"] < one[0]["loss"] - 0.5, "it learns"
+
+
+def assert_same(one: Losses, two: Losses, within: float) -> None:
+    assert len(one) == len(two) == 20
+    for a, b in zip(one, two, strict=True):
+        assert list(a) == list(b)
+        assert a == pytest.approx(b, abs=within, rel=0)
 
 
 def test_a_process_that_dies_ends_the_run_which_then_resumes(

@@ -49,6 +49,15 @@ def test_separable_roi_align_passes_the_gradient_check() -> None:
 
 
 @pytest.mark.parametrize("method", ["torchvision", "separable"])
+def test_pooling_of_double_features_passes_the_gradient_check(method: str) -> None:
+    features = [torch.randn(2, 2, s, s, dtype=torch.float64, requires_grad=True) for s in (8, 4)]
+    boxes, image = torch.tensor([[3.0, 2, 15, 21], [0, 0, 32, 29]]), torch.tensor([0, 1])
+    pooler = Pooler(PoolerConfig(method=method, sampling_ratio=2, canonical_size=50), 3, [4, 8])
+    assert len(pooler.levels_of(boxes).unique()) == 2
+    assert torch.autograd.gradcheck(lambda *levels: pooler(list(levels), boxes, image), features)
+
+
+@pytest.mark.parametrize("method", ["torchvision", "separable"])
 def test_pooling_over_levels_equals_torchvisions(method: str) -> None:
     g = torch.Generator().manual_seed(1)
     features = [torch.randn(2, 4, 128 // s, 128 // s, generator=g) for s in STRIDES]
