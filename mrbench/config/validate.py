@@ -63,6 +63,11 @@ def _validate_together(config: RunConfig) -> None:
         "Set model.pooler.sampling_ratio=2, or model.pooler.method=torchvision.",
     )
     _require(
+        model.pooler.aggregate != "max" or model.pooler.kind == "roi_pool" or model.pooler.sampling_ratio > 0,
+        "model.pooler.aggregate=max needs a fixed number of points a bin",
+        "Set model.pooler.sampling_ratio=2, as the paper's four points.",
+    )
+    _require(
         model.rpn.background_iou <= model.rpn.foreground_iou,
         "model.rpn.background_iou is above model.rpn.foreground_iou",
     )
