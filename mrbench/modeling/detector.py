@@ -11,7 +11,7 @@ from mrbench.modeling import boxes as box_ops
 from mrbench.modeling.box_head import BoxHead, box_losses
 from mrbench.modeling.fpn import FPN
 from mrbench.modeling.losses import LossTerm
-from mrbench.modeling.mask_head import MaskHead, mask_loss
+from mrbench.modeling.mask_head import MaskBranch
 from mrbench.modeling.mask_targets import coverage_targets
 from mrbench.modeling.norm import held_statistics
 from mrbench.modeling.pooler import Pooler
@@ -39,7 +39,7 @@ class MaskRCNN(nn.Module):
         box_pooler: Pooler,
         box_head: BoxHead,
         mask_pooler: Pooler | None,
-        mask_head: MaskHead | None,
+        mask_head: MaskBranch | None,
         roi: RoIConfig,
         inference: InferenceConfig,
         num_classes: int,
@@ -123,7 +123,8 @@ class MaskRCNN(nn.Module):
         `labels` [R]; None without a mask branch."""
         if self.mask_pooler is None or self.mask_head is None:
             return None
-        return self.mask_head(self.mask_pooler(features, boxes, image), labels).sigmoid()
+        logits = self.mask_head(self.mask_pooler(features, boxes, image), labels)
+        return self.mask_head.masks.probabilities(logits, labels)
 
     def _finish(self, batch: Batch, found: Found, masks: Tensor | None) -> list[Detections]:
         boxes = to_original(found.boxes, batch.sizes[found.image], batch.original_sizes[found.image])
@@ -155,4 +156,4 @@ class MaskRCNN(nn.Module):
         rois = samples.flat(samples.foreground if self._compacts(samples.boxes) else None, most)
         logits = self.mask_head(self.mask_pooler(features, rois.boxes, rois.image), rois.labels)
         target = self.mask_target(masks, rois.boxes, rois.image, rois.instance, logits.shape[-1])
-        return mask_loss(logits, target, rois.foreground)
+        return self.mask_head.masks.loss(logits, rois.labels, target, rois.foreground)
