@@ -62,7 +62,7 @@ def prepare(config: RunConfig, workload: Workload, device: torch.device) -> Prep
     if config.model.weights is None:
         normalise_frozen_norms(model, batches[0])
     else:
-        load_model_weights(Path(config.model.weights), model)
+        load_model_weights(Path(config.model.weights), model, config.model.weights_mismatch)
     build = _training if workload.mode == "train" else _inference
     return build(model, config, batches, device)
 

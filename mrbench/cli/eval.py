@@ -63,6 +63,8 @@ def eval_command(
 
     Example: mrbench eval --weights final.pt recipe=mask_rcnn_r50_fpn_1x data.root=/data/coco
 
+    Those of other projects are read as well (`mrbench weights inspect FILE` shows their settings).
+
     **A results file** of any program, without a model:
 
     Example: mrbench eval --annotations instances_val2017.json --detections results.json
@@ -128,7 +130,12 @@ def _evaluate_weights(
     if not weights.is_file():
         raise UserError(f"There is no file {weights}.")
     from mrbench.engine.evaluate import evaluate_run
+    from mrbench.weights.files import OWN, inspect
+    from mrbench.weights.load import describe
 
+    file = inspect(weights)
+    if file.layout is not OWN:
+        typer.echo("\n".join(describe(file)), err=True)
     with TemporaryDirectory() as folder:
         return evaluate_run(Run(out or Path(folder)), config, weights=weights)
 

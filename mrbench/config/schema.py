@@ -68,6 +68,7 @@ class RPNConfig:
     convs: int = number(1, 1)  # 3x3 convolutions before the two predictors
     anchor_sizes: list[float] = values(32, 64, 128, 256, 512)  # one a level, pixels
     anchor_ratios: list[float] = values(0.5, 1.0, 2.0)  # height over width
+    round_anchors: bool = False  # anchors' corners on whole pixels before they are moved (torchvision)
     foreground_iou: float = number(0.7, 0, 1)
     background_iou: float = number(0.3, 0, 1)
     samples: int = number(256, 1)  # anchors an image that the loss sees
@@ -157,7 +158,8 @@ class ModelConfig:
     group_size: int | None = number(None, 1)  # gn: channels a group; null: 32 groups (Wu & He 2018)
     pixel_mean: list[float] = values(123.675, 116.28, 103.53)  # RGB, 0..255
     pixel_std: list[float] = values(58.395, 57.12, 57.375)
-    weights: str | None = None  # a checkpoint of mrbench to start from
+    weights: str | None = None  # a file to start from: mrbench's, Detectron2's, torchvision's, ... (docs/weights.md)
+    weights_mismatch: str = choice("refuse", "refuse", "tell")  # tell: load what fits and name the rest
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     neck: NeckConfig = field(default_factory=NeckConfig)
     rpn: RPNConfig = field(default_factory=RPNConfig)

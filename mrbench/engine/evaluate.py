@@ -32,6 +32,7 @@ from mrbench.modeling.build import build_detector
 from mrbench.modeling.detector import MaskRCNN
 from mrbench.runs.files import replacing, write_json
 from mrbench.runs.record import Run
+from mrbench.weights.files import inspect
 
 Progress = Callable[[int], None]
 
@@ -114,7 +115,7 @@ def evaluate_run(
     iteration: int | None = None
     if model is None:
         weights = weights or run_weights(run)
-        iteration = checkpoint.load(weights).get("iteration")
+        iteration = inspect(weights).iteration
     if model is not None or config.runtime.devices == 1:
         _evaluate_process(World(), None, run.folder, config, weights, iteration, model)
     else:
@@ -153,7 +154,7 @@ def _evaluate_process(
         if model is None:
             assert weights is not None
             model = build_detector(config.model, len(dataset.categories))
-            checkpoint.load_model_weights(weights, model)
+            checkpoint.load_model_weights(weights, model, config.model.weights_mismatch)
         result = evaluate_model(model.to(device), config, dataset, device, world)
         if result is not None:
             write_result(Run(folder), config, result, iteration)
