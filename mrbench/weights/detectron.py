@@ -51,9 +51,14 @@ NAMES = Names(
         ("_[mask]_fcn{n}_gn", "mask_head.convs.{3n-2}"),
         ("conv5_mask", "mask_head.upsample"),
         ("mask_fcn_logits", "mask_head.predictor"),
+        ("conv_fcn{n}", "keypoint_head.convs.{3n-3}"),
+        ("kps_score_lowres", "keypoint_head.predictor"),
     ],
     [("_w", ".weight"), ("_b", ".bias"), ("_s", ".weight")],
 )
+
+# The keypoint branch's bilinear upsampling, a constant.
+_CONSTANTS = ("kps_score_w", "kps_score_b")
 
 EPS = 1e-5  # what our frozen norms add to the variance
 
@@ -65,7 +70,7 @@ def _recognises(names: Collection[str]) -> bool:
 def _translate(state: Mapping[str, Tensor]) -> Translated:
     found = Translated()
     for name, tensor in state.items():
-        if name.endswith("_momentum"):
+        if name.endswith("_momentum") or name in _CONSTANTS:
             continue
         place = NAMES.ours(name)
         if place is None:
@@ -85,15 +90,19 @@ def _translate(state: Mapping[str, Tensor]) -> Translated:
 def background_last(tensors: dict[str, Tensor], box: bool, mask: bool) -> None:
     """From classes with the background first: it moves to the end of the scores, and `box` regression and `mask`
     lose it, where they have more than one part for all classes."""
-    for kind in ("weight", "bias"):
-        scores = tensors.get(f"box_head.classes.{kind}")
-        if scores is None:
-            continue
-        tensors[f"box_head.classes.{kind}"] = scores.roll(-1, 0)
-        for name, rows, has in ((f"box_head.deltas.{kind}", 4, box), (f"mask_head.predictor.{kind}", 1, mask)):
-            value = tensors.get(name)
-            if has and value is not None and len(value) > rows:
-                tensors[name] = value[rows:]
+    for name in list(tensors):
+        head, _, last = name.partition(".")
+        if head == "box_head" and ".classes." in f".{last}":
+            tensors[name] = tensors[name].roll(-1, 0)
+        elif head == "box_head" and ".deltas." in f".{last}" and box:
+            tensors[name] = _without(tensors[name], 4)
+        elif name.startswith("mask_head.predictor.") and mask:
+            tensors[name] = _without(tensors[name], 1)
+
+
+def _without(value: Tensor, rows: int) -> Tensor:
+    """All but the first `rows`, unless there are no more."""
+    return value[rows:] if len(value) > rows else value
 
 
 def _settings(state: Mapping[str, Tensor]) -> Settings:

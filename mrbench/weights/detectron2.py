@@ -1,4 +1,7 @@
-"""Detectron2's names of an R-CNN with FPN (ResNet body), turned into ours and back."""
+"""Detectron2's names of an R-CNN with a ResNet body, turned into ours and back.
+
+With FPN: Faster, Mask, Keypoint and Cascade R-CNN (modeling/roi_heads); without it what has no res5 in the heads.
+"""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -9,17 +12,26 @@ from mrbench.errors import UserError
 from mrbench.weights.layout import IMAGENET_MEAN, IMAGENET_STD, STEM, Layout, Settings, Translated, blue_first
 from mrbench.weights.names import Names
 
-BODY = "backbone.bottom_up"
+BODY = "backbone.bottom_up"  # with a pyramid; without one the body itself is the backbone
+
+
+def _body(theirs: str) -> list[tuple[str, str]]:
+    stage, ours = f"{theirs}.res{{s}}.{{b}}", "backbone.layer{s-1}.{b}"
+    return [
+        (f"{theirs}.stem.conv1", "backbone.conv1"),
+        (f"{theirs}.stem.conv1.norm", "backbone.bn1"),
+        (f"{stage}.conv{{c}}", f"{ours}.conv{{c}}"),
+        (f"{stage}.conv{{c}}.norm", f"{ours}.bn{{c}}"),
+        (f"{stage}.shortcut", f"{ours}.downsample.0"),
+        (f"{stage}.shortcut.norm", f"{ours}.downsample.1"),
+    ]
+
 
 # Theirs and ours, a norm beside its convolution. Another architecture adds its rows.
 NAMES = Names(
     [
-        (f"{BODY}.stem.conv1", "backbone.conv1"),
-        (f"{BODY}.stem.conv1.norm", "backbone.bn1"),
-        (f"{BODY}.res{{s}}.{{b}}.conv{{c}}", "backbone.layer{s-1}.{b}.conv{c}"),
-        (f"{BODY}.res{{s}}.{{b}}.conv{{c}}.norm", "backbone.layer{s-1}.{b}.bn{c}"),
-        (f"{BODY}.res{{s}}.{{b}}.shortcut", "backbone.layer{s-1}.{b}.downsample.0"),
-        (f"{BODY}.res{{s}}.{{b}}.shortcut.norm", "backbone.layer{s-1}.{b}.downsample.1"),
+        *_body(BODY),
+        *_body("backbone"),
         ("backbone.fpn_lateral{s}", "neck.inner_blocks.{s-2}.0"),
         ("backbone.fpn_lateral{s}.norm", "neck.inner_blocks.{s-2}.1"),
         ("backbone.fpn_output{s}", "neck.layer_blocks.{s-2}.0"),
@@ -33,6 +45,13 @@ NAMES = Names(
         ("roi_heads.box_head.fc{n}", "box_head.fcs.{n-1}"),
         ("roi_heads.box_predictor.cls_score", "box_head.classes"),
         ("roi_heads.box_predictor.bbox_pred", "box_head.deltas"),
+        ("roi_heads.box_head.{k}.conv{n}", "box_head.stages.{k}.convs.{3n-3}"),  # Cascade R-CNN
+        ("roi_heads.box_head.{k}.conv{n}.norm", "box_head.stages.{k}.convs.{3n-2}"),
+        ("roi_heads.box_head.{k}.fc{n}", "box_head.stages.{k}.fcs.{n-1}"),
+        ("roi_heads.box_predictor.{k}.cls_score", "box_head.stages.{k}.classes"),
+        ("roi_heads.box_predictor.{k}.bbox_pred", "box_head.stages.{k}.deltas"),
+        ("roi_heads.keypoint_head.conv_fcn{n}", "keypoint_head.convs.{3n-3}"),
+        ("roi_heads.keypoint_head.score_lowres", "keypoint_head.predictor"),
         ("roi_heads.mask_head.mask_fcn{n}", "mask_head.convs.{3n-3}"),
         ("roi_heads.mask_head.mask_fcn{n}.norm", "mask_head.convs.{3n-2}"),
         ("roi_heads.mask_head.deconv", "mask_head.upsample"),
@@ -45,7 +64,7 @@ _ANCHORS = "proposal_generator.anchor_generator."
 
 
 def _recognises(names: Collection[str]) -> bool:
-    return any(name.startswith(("backbone.bottom_up.", "backbone.res", "proposal_generator.")) for name in names)
+    return any(name.startswith(("backbone.bottom_up.", "backbone.stem.", "proposal_generator.")) for name in names)
 
 
 def _rename(state: Mapping[str, Tensor]) -> Translated:
@@ -70,7 +89,8 @@ def _translate(state: Mapping[str, Tensor]) -> Translated:
 def _settings(state: Mapping[str, Tensor]) -> Settings:
     """As the model zoo has them (configs/Base-RCNN-FPN.yaml and config/defaults.py); the ResNeXts and RegNets have
     their own (mask_rcnn_X_101_32x8d_FPN_3x.yaml, new_baselines/mask_rcnn_regnetx_4gf_dds_FPN_100ep_LSJ.py)."""
-    first, second = (state.get(f"{BODY}.res3.0.conv{c}.weight") for c in (1, 2))
+    body = BODY if any(name.startswith(BODY) for name in state) else "backbone"
+    first, second = (state.get(f"{body}.res3.0.conv{c}.weight") for c in (1, 2))
     regnet = any(".bottom_up.s1." in name for name in state)
     grouped = first is not None and second is not None and second.shape[1] != first.shape[0]
     settings: Settings = {
@@ -117,6 +137,7 @@ def export(state: Mapping[str, Tensor]) -> dict[str, Any]:
     theirs: dict[str, Tensor] = {}
     unplaced = []
     several = "rpn.head.convs.1.weight" in state
+    pyramid = any(name.startswith("neck.") for name in state)
     for name, tensor in state.items():
         place = NAMES.theirs(name)
         if place is None:
@@ -124,6 +145,8 @@ def export(state: Mapping[str, Tensor]) -> dict[str, Any]:
             continue
         if not several:  # StandardRPNHead numbers its convolutions only where there are several
             place = place.replace("rpn_head.conv.conv0.", "rpn_head.conv.")
+        if not pyramid:
+            place = place.replace(f"{BODY}.", "backbone.")
         theirs[place] = tensor.flip(1) if name == STEM else tensor
     if unplaced:
         raise UserError(

@@ -1,4 +1,4 @@
-"""torchvision's detection models, fasterrcnn_ and maskrcnn_resnet50_fpn and their _v2: names and habits."""
+"""torchvision's detection models on a ResNet with FPN (Faster, Mask and Keypoint R-CNN, _v2): names and habits."""
 
 from collections.abc import Collection, Mapping
 
@@ -31,6 +31,11 @@ NAMES = Names(
         ("roi_heads.mask_head.{n}.1", "mask_head.convs.{3n+1}"),
         ("roi_heads.mask_predictor.conv5_mask", "mask_head.upsample"),
         ("roi_heads.mask_predictor.mask_fcn_logits", "mask_head.predictor"),
+        (
+            "roi_heads.keypoint_head.{2n}",
+            "keypoint_head.convs.{3n}",
+        ),  # convolution and ReLU there, a norm's place here
+        ("roi_heads.keypoint_predictor.kps_score_lowres", "keypoint_head.predictor"),
         # before torchvision 0.14, and in the files that it publishes
         ("backbone.fpn.inner_blocks.{s}", "neck.inner_blocks.{s}.0"),
         ("backbone.fpn.layer_blocks.{s}", "neck.layer_blocks.{s}.0"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torchvision.models.detection import MaskRCNN as TorchvisionMaskRCNN
-from torchvision.models.detection import maskrcnn_resnet50_fpn, maskrcnn_resnet50_fpn_v2
+from torchvision.models.detection import keypointrcnn_resnet50_fpn, maskrcnn_resnet50_fpn, maskrcnn_resnet50_fpn_v2
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.image_list import ImageList
 
@@ -240,3 +240,33 @@ def test_what_is_left_over_missing_or_misshapen_is_named(shared: Path, tmp_path:
     assert len(loaded.misshapen) == 6
     assert torch.equal(model.neck.layer_blocks[1][0].bias, before)
     assert torch.equal(model.neck.layer_blocks[0][0].bias, state["backbone.fpn_output2.bias"])
+
+
+def test_a_cascade_survives_the_way_to_detectron2_and_back(tmp_path: Path) -> None:
+    config = detectron2_config()
+    config.box_head.cascade, config.box_head.class_agnostic = [0.5, 0.6, 0.7], True
+    source, target = build_detector(config, 5), build_detector(config, 5)
+    export_detectron2(source.state_dict(), tmp_path / "model.pkl")
+    names = inspect(tmp_path / "model.pkl").tensors
+    assert names["roi_heads.box_predictor.2.bbox_pred.weight"].shape == (4, 64)
+    assert "roi_heads.box_head.1.fc2.weight" in names
+    load_into(target, tmp_path / "model.pkl")
+    assert all(torch.equal(v, source.state_dict()[k]) for k, v in target.state_dict().items())
+
+
+def test_keypoint_weights_of_torchvision_and_detectron2_have_places(tmp_path: Path) -> None:
+    config = torchvision_config()
+    config.mask_head.enabled, config.keypoint_head.enabled = False, True
+    theirs = keypointrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=2)
+    torch.save(theirs.state_dict(), tmp_path / "m.pth")
+    model = build_detector(config, 1)
+    loaded = load_into(model, tmp_path / "m.pth")
+    assert not loaded.uninitialised + loaded.unplaced + loaded.misshapen
+    x = torch.randn(2, 256, 14, 14)
+    with torch.no_grad():
+        wanted = theirs.roi_heads.keypoint_predictor(theirs.roi_heads.keypoint_head(x))
+        torch.testing.assert_close(model.keypoint_head(x), wanted, rtol=1e-4, atol=1e-5)
+    export_detectron2(model.state_dict(), tmp_path / "m.pkl")
+    names = inspect(tmp_path / "m.pkl").tensors
+    assert names["roi_heads.keypoint_head.conv_fcn8.weight"].shape == (512, 512, 3, 3)
+    assert names["roi_heads.keypoint_head.score_lowres.weight"].shape == (512, 17, 4, 4)
