@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from mrbench.config.schema import RunConfig
+from mrbench.config.schema import ModelConfig, RunConfig
 from mrbench.data.coco import CocoDataset
 from mrbench.data.loader import eval_loader
 from mrbench.data.sources import open_split
@@ -77,11 +77,17 @@ def evaluate_model(
     evaluation = evaluate(
         dataset.ground_truth(),
         detections,
-        ("box", "mask") if config.model.mask_head.enabled else ("box",),
+        kinds_of(config.model),
         config.evaluation.areas,
         config.evaluation.max_detections,
     )
     return Result(evaluation, detections, time.perf_counter() - start)
+
+
+def kinds_of(model: ModelConfig) -> list[str]:
+    """What a model finds besides boxes, as `evaluate` names it."""
+    branches = {"box": True, "mask": model.mask_head.enabled, "keypoint": model.keypoint_head.enabled}
+    return [kind for kind, enabled in branches.items() if enabled]
 
 
 def write_result(run: Run, config: RunConfig, result: Result, iteration: int | None) -> None:

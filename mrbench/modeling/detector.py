@@ -1,6 +1,7 @@
-"""Mask R-CNN (He et al. 2017): backbone, pyramid, proposals, and the box and mask branches, over whole batches."""
+"""Mask R-CNN (He et al. 2017): backbone, pyramid, proposals, and the branches for boxes, masks and keypoints, over
+whole batches."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from mrbench.config.schema import InferenceConfig, RoIConfig
 from mrbench.data.batch import Batch, MaskWindows
 from mrbench.modeling import boxes as box_ops
+from mrbench.modeling.body import Body
 from mrbench.modeling.box_head import BoxHead, box_losses
 from mrbench.modeling.cascade import CascadeHead
 from mrbench.modeling.fpn import FPN
@@ -20,9 +22,9 @@ from mrbench.modeling.mask_targets import coverage_targets
 from mrbench.modeling.norm import held_statistics
 from mrbench.modeling.pooler import Pooler
 from mrbench.modeling.postprocess import Detections, Found, keypoints_to_original, select, to_original
-from mrbench.modeling.resnet import ResNet
-from mrbench.modeling.roi_samples import RoISamples, sample_rois
+from mrbench.modeling.roi_samples import RoIs, RoISamples, sample_rois
 from mrbench.modeling.rpn import RPN, Proposals
+from mrbench.modeling.single_map import SingleMap
 
 MaskTarget = Callable[[MaskWindows, Tensor, Tensor, Tensor, int], Tensor]
 
@@ -37,8 +39,8 @@ class MaskRCNN(nn.Module):
 
     def __init__(
         self,
-        backbone: ResNet,
-        neck: FPN,
+        backbone: Body,
+        neck: FPN | SingleMap,
         rpn: RPN,
         box_pooler: Pooler,
         box_head: BoxHead | CascadeHead,
@@ -76,17 +78,13 @@ class MaskRCNN(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, LossTerm]:
         """Losses before normalisation: rpn_objectness, rpn_box, box_class, box_regression and, with these
-        branches, mask and keypoint. The stages of a cascade are counted: box_class_1, box_regression_1, box_class_2 and so on. A term's loss
-        is sum / max(count, 1); add up both over the parts of a global batch first."""
+        branches, mask and keypoint. The stages of a cascade are counted: box_class_1, box_regression_1, box_class_2
+        and so on. A term's loss is sum / max(count, 1); add up both over the parts of a global batch first."""
         features = self.features(batch)
         output = self.rpn(features)
         losses = self.rpn.losses(output, batch.labels >= 0, batch.boxes, batch.seeds)
         samples = self._sample(batch, self.rpn.propose(output, batch.sizes))
-        losses |= self._box_losses(features, samples, batch)
-        if self.mask_head is not None:
-            if batch.masks is None:
-                raise ValueError("a mask branch needs a batch with masks")
-            losses["mask"] = self._mask_loss(features, samples, batch.masks)
+        losses |= self._head_losses(features, samples, batch)
         if self.keypoint_head is not None:
             if batch.keypoints is None:
                 raise ValueError("a keypoint branch needs a batch with keypoints")
@@ -106,7 +104,7 @@ class MaskRCNN(nn.Module):
         anchors = samples.boxes.new_tensor(float(self.rpn.config.samples * len(batch)))
         counts = {"rpn_objectness": anchors, "rpn_box": anchors} | of_boxes
         if self.mask_pooler is not None:
-            counts["mask"] = samples.foreground.sum() * float((2 * self.mask_pooler.size) ** 2)
+            counts["mask"] = samples.foreground.sum() * float(self.mask_side**2)
         if self.keypoint_pooler is not None:
             assert batch.keypoints is not None
             rois = samples.flat(None)
@@ -116,8 +114,14 @@ class MaskRCNN(nn.Module):
             counts["keypoint"] = (valid & rois.foreground[:, None]).sum().float()
         return counts
 
+    @property
+    def mask_side(self) -> int:
+        """Of the masks that the mask branch puts out."""
+        assert self.mask_pooler is not None
+        return 2 * self.mask_pooler.size
+
     def features(self, batch: Batch) -> list[Tensor]:
-        """The pyramid of a batch, P2 first."""
+        """What the neck makes of a batch: the pyramid, P2 first, or a single map."""
         return self.neck(self.backbone(self.normalise(batch.images, batch.sizes)))
 
     def normalise(self, images: Tensor, sizes: Tensor) -> Tensor:
@@ -147,7 +151,7 @@ class MaskRCNN(nn.Module):
         `labels` [R]; None without a mask branch."""
         if self.mask_pooler is None or self.mask_head is None:
             return None
-        logits = self.mask_head(self.mask_pooler(features, boxes, image), labels)
+        logits = self.mask_head(self._mask_regions(features, boxes, image), labels)
         return self.mask_head.masks.probabilities(logits, labels)
 
     def keypoints_of(self, features: list[Tensor], boxes: Tensor, image: Tensor) -> Tensor | None:
@@ -185,15 +189,34 @@ class MaskRCNN(nn.Module):
         if isinstance(self.box_head, CascadeHead):
             logits, deltas, boxes = self.box_head(partial(self.box_pooler, features), boxes, image, sizes)
             return logits, deltas, boxes, self.box_head.weights[-1]
-        logits, deltas = self.box_head(self.box_pooler(features, boxes, image))
+        logits, deltas = self.box_head(self._box_regions(features, boxes, image))
         return logits, deltas, boxes, self.roi.box_weights
+
+    def _box_regions(self, features: list[Tensor], boxes: Tensor, image: Tensor) -> Tensor:
+        return self.box_pooler(features, boxes, image)
+
+    def _mask_regions(self, features: list[Tensor], boxes: Tensor, image: Tensor) -> Tensor:
+        assert self.mask_pooler is not None
+        return self.mask_pooler(features, boxes, image)
+
+    def _head_losses(self, features: list[Tensor], samples: RoISamples, batch: Batch) -> dict[str, LossTerm]:
+        """Of the box and mask branches."""
+        losses = self._box_losses(features, samples, batch)
+        if self.mask_head is not None:
+            rois = self._mask_rois(samples)
+            losses["mask"] = self._mask_loss_on(self._mask_regions(features, rois.boxes, rois.image), rois, batch)
+        return losses
 
     def _box_losses(self, features: list[Tensor], samples: RoISamples, batch: Batch) -> dict[str, LossTerm]:
         rois = samples.flat(samples.used if self._compacts(samples.boxes) else None)
         if isinstance(self.box_head, CascadeHead):
             pool, compact = partial(self.box_pooler, features), self._compacts(samples.boxes)
             return self.box_head.losses(pool, rois, batch.boxes, batch.labels, batch.sizes, compact)
-        logits, deltas = self.box_head(self.box_pooler(features, rois.boxes, rois.image))
+        return self._box_losses_on(self._box_regions(features, rois.boxes, rois.image), rois)
+
+    def _box_losses_on(self, regions: Tensor, rois: RoIs) -> dict[str, LossTerm]:
+        assert isinstance(self.box_head, BoxHead)
+        logits, deltas = self.box_head(regions)
         deltas = self.box_head.of_class(deltas, rois.labels)
         target = box_ops.encode(rois.boxes, rois.truth, self.roi.box_weights)
         return box_losses(logits, deltas, rois.labels, target, rois.used, rois.foreground, self.roi.smooth_l1_beta)
@@ -207,12 +230,18 @@ class MaskRCNN(nn.Module):
         cells, valid = keypoint_targets(keypoints[rois.image, rois.instance], rois.boxes, logits.shape[-1])
         return keypoint_loss(logits, cells, valid & rois.foreground[:, None])
 
-    def _mask_loss(self, features: list[Tensor], samples: RoISamples, masks: MaskWindows) -> LossTerm:
-        assert self.mask_pooler is not None
+    @property
+    def _most_foreground(self) -> int:
+        """An image: the foreground comes first, and there is never more of it than its fraction."""
+        return int(self.roi.samples * self.roi.positive_fraction)
+
+    def _mask_rois(self, samples: RoISamples) -> RoIs:
+        return samples.flat(samples.foreground if self._compacts(samples.boxes) else None, self._most_foreground)
+
+    def _mask_loss_on(self, regions: Tensor, rois: RoIs, batch: Batch) -> LossTerm:
         assert self.mask_head is not None
-        # the foreground comes first, and there is never more of it than its fraction
-        most = int(self.roi.samples * self.roi.positive_fraction)
-        rois = samples.flat(samples.foreground if self._compacts(samples.boxes) else None, most)
-        logits = self.mask_head(self.mask_pooler(features, rois.boxes, rois.image), rois.labels)
-        target = self.mask_target(masks, rois.boxes, rois.image, rois.instance, logits.shape[-1])
+        if batch.masks is None:
+            raise ValueError("a mask branch needs a batch with masks")
+        logits = self.mask_head(regions, rois.labels)
+        target = self.mask_target(batch.masks, rois.boxes, rois.image, rois.instance, logits.shape[-1])
         return self.mask_head.masks.loss(logits, rois.labels, target, rois.foreground)
