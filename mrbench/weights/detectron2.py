@@ -1,4 +1,4 @@
-"""Detectron2's names of an R-CNN with a ResNet body, turned into ours and back.
+"""Detectron2's names of an R-CNN with a ResNet or RegNet body, turned into ours and back.
 
 With FPN: Faster, Mask, Keypoint and Cascade R-CNN (modeling/roi_heads); without it what has no res5 in the heads.
 """
@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from mrbench.errors import UserError
-from mrbench.weights.layout import IMAGENET_MEAN, IMAGENET_STD, STEM, Layout, Settings, Translated, blue_first
+from mrbench.weights.layout import IMAGENET_MEAN, IMAGENET_STD, STEMS, Layout, Settings, Translated, blue_first
 from mrbench.weights.names import Names
 
 BODY = "backbone.bottom_up"  # with a pyramid; without one the body itself is the backbone
@@ -22,9 +22,22 @@ def _body(theirs: str) -> list[tuple[str, str]]:
         (f"{theirs}.stem.conv1.norm", "backbone.bn1"),
         (f"{stage}.conv{{c}}", f"{ours}.conv{{c}}"),
         (f"{stage}.conv{{c}}.norm", f"{ours}.bn{{c}}"),
+        (f"{stage}.conv{{c}}_offset", f"{ours}.conv{{c}}.offset"),
         (f"{stage}.shortcut", f"{ours}.downsample.0"),
         (f"{stage}.shortcut.norm", f"{ours}.downsample.1"),
     ]
+
+
+def _regnet() -> list[tuple[str, str]]:
+    """modeling/backbone/regnet.py; stages s1 to s4 of blocks b1, b2, ..."""
+    block, ours = f"{BODY}.s{{s}}.b{{j}}", "backbone.trunk_output.block{s}.block{s}-{j-1}"
+    rows = [(f"{BODY}.stem.conv", "backbone.stem.0"), (f"{BODY}.stem.bn", "backbone.stem.1")]
+    rows += [(f"{block}.proj", f"{ours}.proj.0"), (f"{block}.bn", f"{ours}.proj.1")]
+    for letter in "abc":
+        rows.append((f"{block}.f.{letter}", f"{ours}.f.{letter}.0"))
+        rows.append((f"{block}.f.{letter}_bn", f"{ours}.f.{letter}.1"))
+    squeeze = [(f"{block}.f.se.f_ex.{n}", f"{ours}.f.se.fc{i}") for i, n in ((1, 0), (2, 2))]
+    return [*rows, *squeeze]
 
 
 # Theirs and ours, a norm beside its convolution. Another architecture adds its rows.
@@ -32,6 +45,7 @@ NAMES = Names(
     [
         *_body(BODY),
         *_body("backbone"),
+        *_regnet(),
         ("backbone.fpn_lateral{s}", "neck.inner_blocks.{s-2}.0"),
         ("backbone.fpn_lateral{s}.norm", "neck.inner_blocks.{s-2}.1"),
         ("backbone.fpn_output{s}", "neck.layer_blocks.{s-2}.0"),
@@ -147,7 +161,7 @@ def export(state: Mapping[str, Tensor]) -> dict[str, Any]:
             place = place.replace("rpn_head.conv.conv0.", "rpn_head.conv.")
         if not pyramid:
             place = place.replace(f"{BODY}.", "backbone.")
-        theirs[place] = tensor.flip(1) if name == STEM else tensor
+        theirs[place] = tensor.flip(1) if name in STEMS else tensor
     if unplaced:
         raise UserError(
             f"Detectron2 has no name for {', '.join(unplaced[:5])}"

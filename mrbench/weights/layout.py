@@ -12,7 +12,7 @@ Settings = dict[str, Any]
 IMAGENET_MEAN = [123.675, 116.28, 103.53]  # red, green, blue; 0..255
 IMAGENET_STD = [58.395, 57.12, 57.375]
 
-STEM = "backbone.conv1.weight"
+STEMS = ("backbone.conv1.weight", "backbone.stem.0.weight")  # a ResNet's and a RegNet's first convolution
 
 
 @dataclass
@@ -39,5 +39,6 @@ class Layout:
 
 def blue_first(tensors: dict[str, Tensor]) -> None:
     """Turns round the input channels of the first convolution, trained on BGR: our pictures are RGB."""
-    if STEM in tensors:
-        tensors[STEM] = tensors[STEM].flip(1)
+    for name in STEMS:
+        if name in tensors:
+            tensors[name] = tensors[name].flip(1)
