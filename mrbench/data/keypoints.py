@@ -59,13 +59,13 @@ def _mirrored(name: str) -> str:
 def place_keypoints(annotated: Sequence[Keypoints | None], names: Sequence[str], plan: Plan) -> np.ndarray:
     """Of N instances float64 [N, K, 3]: x and y in the network's picture, visibility; zeros for what is not there.
 
-    COCO numbers the pixel that a keypoint lies on, so its centre is half a pixel further (as Detectron2,
-    data/datasets/coco.py, `load_coco_json`). Keypoints outside what the crop left are not annotated any more
-    (detection_utils.py, `transform_keypoint_annotations`).
+    `names`: of the keypoints, in their order; without any, K is 0. COCO numbers the pixel that a keypoint lies on, so
+    its centre is half a pixel further (as Detectron2, data/datasets/coco.py, `load_coco_json`). Keypoints outside
+    what the crop left are not annotated any more (detection_utils.py, `transform_keypoint_annotations`).
     """
     found = np.zeros((len(annotated), len(names), 3))
     for i, keypoints in enumerate(annotated):
-        if keypoints is not None:
+        if names and keypoints is not None:
             found[i] = np.reshape(keypoints, (-1, 3))
     xy = plan.points(found[..., :2] + 0.5)
     height, width = plan.size

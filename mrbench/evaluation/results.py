@@ -126,7 +126,8 @@ def kinds_in(detections: list[dict[str, Any]]) -> tuple[str, ...]:
 
 
 def check_detections(detections: list[dict[str, Any]], truth: dict, kind: str) -> list[dict[str, Any]]:
-    """Detections of one kind as COCOeval takes them; what decides their size class is the area of that kind.
+    """Detections of one kind as COCOeval takes them; what decides their size class is the area of that kind,
+    for keypoints that of the box, as the COCO API has it.
 
     Raises UserError that names the first few with unknown images or categories or malformed fields.
     """
@@ -149,7 +150,8 @@ def check_detections(detections: list[dict[str, Any]], truth: dict, kind: str) -
             entry.update(bbox=box, area=box[2] * box[3])
         elif kind == "keypoint":
             entry.update(keypoints=_keypoints(item, number))
-            entry.update(_extent(entry["keypoints"]))
+            entry["bbox"] = _box(item) if "bbox" in item else _extent(entry["keypoints"])
+            entry["area"] = entry["bbox"][2] * entry["bbox"][3]
         else:
             rle = _mask(item.get("segmentation"), size)
             entry.update(segmentation=rle, area=float(rle_api.area(rle)))
@@ -223,11 +225,10 @@ def _keypoints(item: dict[str, Any], number: int) -> list[float]:
     return [_number(value, "keypoints") for value in keypoints]
 
 
-def _extent(keypoints: list[float]) -> dict[str, Any]:
-    """Area and bbox of the rectangle about keypoints: what decides a detection's size (COCO API, `loadRes`)."""
+def _extent(keypoints: list[float]) -> list[float]:
+    """The rectangle about keypoints, xywh: the box of a detection without one (COCO API, `loadRes`)."""
     x, y = keypoints[0::3], keypoints[1::3]
-    width, height = max(x) - min(x), max(y) - min(y)
-    return {"area": width * height, "bbox": [min(x), min(y), width, height]}
+    return [min(x), min(y), max(x) - min(x), max(y) - min(y)]
 
 
 def _mask(value: Any, size: tuple[int, int]) -> dict[str, Any]:
