@@ -62,7 +62,7 @@ def prepare(config: RunConfig, workload: Workload, device: torch.device) -> Prep
     if config.model.weights is None:
         normalise_frozen_norms(model, batches[0])
     else:
-        load_model_weights(Path(config.model.weights), model)
+        load_model_weights(Path(config.model.weights), model, config.model.weights_mismatch)
     build = _training if workload.mode == "train" else _inference
     return build(model, config, batches, device)
 
@@ -125,7 +125,7 @@ def _training(model: MaskRCNN, config: RunConfig, batches: list[Batch], device: 
         images = len(batches[0])
         told: dict[str, Any] = {
             "instances_per_image": float((batches[0].labels >= 0).sum()) / images,
-            "rois_per_image": counts["box_class"] / images,
+            "rois_per_image": counts.get("box_class", counts.get("box_class_1", 0.0)) / images,
             "loss_is_finite": math.isfinite(float(last["loss"])),
         }
         if "mask" in counts and model.mask_pooler is not None:

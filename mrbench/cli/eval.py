@@ -12,6 +12,7 @@ from mrbench.errors import UserError
 if TYPE_CHECKING:
     from rich.table import Table
 
+SHORT_KEYPOINT = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
 SHORT = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
@@ -33,7 +34,8 @@ def eval_command(
         Path | None, typer.Option("--detections", help="COCO results file to compare with --annotations.")
     ] = None,
     kind: Annotated[
-        str | None, typer.Option("--kind", help="box or mask; without it, what all entries of --detections have.")
+        str | None,
+        typer.Option("--kind", help="box, mask or keypoint; without it, what all entries of --detections have."),
     ] = None,
     areas: Annotated[
         str | None,
@@ -53,7 +55,7 @@ def eval_command(
     root: Root = None,
     config_dir: ConfigDir = None,
 ) -> None:
-    """COCO's 12 numbers for boxes and masks, in percent; '-' where there is no such ground truth.
+    """COCO's 12 numbers for boxes and masks and 10 for keypoints, in percent; '-' where there is no such ground truth.
 
     **A run**, with its own weights and data; its evaluation is written anew:
 
@@ -62,6 +64,8 @@ def eval_command(
     **Weights**, with any configuration:
 
     Example: mrbench eval --weights final.pt recipe=mask_rcnn_r50_fpn_1x data.root=/data/coco
+
+    Those of other projects are read as well (`mrbench weights inspect FILE` shows their settings).
 
     **A results file** of any program, without a model:
 
@@ -125,7 +129,12 @@ def _evaluate_weights(
     if not weights.is_file():
         raise UserError(f"There is no file {weights}.")
     from mrbench.engine.evaluate import evaluate_run
+    from mrbench.weights.files import OWN, inspect
+    from mrbench.weights.load import describe
 
+    file = inspect(weights)
+    if file.layout is not OWN:
+        typer.echo("\n".join(describe(file)), err=True)
     with TemporaryDirectory() as folder:
         return evaluate_run(Run(out or Path(folder)), config, weights=weights)
 
@@ -153,7 +162,8 @@ def _show(result: dict[str, Any], per_category: bool) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    console.print(_summary(result["metrics"]))
+    for table in _summaries(result["metrics"]):
+        console.print(table)
     if per_category:
         console.print()
         console.print(_categories(result["per_category"]))
@@ -165,16 +175,24 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
-def _summary(metrics: dict[str, float | None]) -> "Table":
-    """One row for boxes, one for masks; 80 columns wide."""
+def _summaries(metrics: dict[str, float | None]) -> list["Table"]:
+    """One row for boxes, one for masks; keypoints, which have other numbers, in a table of their own."""
+    kinds = list(dict.fromkeys(key.split("/")[0] for key in metrics))
+    regions = [kind for kind in kinds if kind != "keypoint"]
+    tables = [_summary(metrics, regions, SHORT)] if regions else []
+    return tables + ([_summary(metrics, ["keypoint"], SHORT_KEYPOINT)] if "keypoint" in kinds else [])
+
+
+def _summary(metrics: dict[str, float | None], kinds: list[str], numbers: tuple[str, ...]) -> "Table":
+    """A row for each kind; 80 columns wide."""
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("")
-    for name in SHORT:
+    for name in numbers:
         table.add_column(name, justify="right", min_width=5, no_wrap=True)
-    for kind in dict.fromkeys(key.split("/")[0] for key in metrics):
-        table.add_row(kind, *(_number(metrics.get(f"{kind}/{name}")) for name in SHORT))
+    for kind in kinds:
+        table.add_row(kind, *(_number(metrics.get(f"{kind}/{name}")) for name in numbers))
     return table
 
 

@@ -28,21 +28,34 @@ def values(*default: float) -> Any:
 
 @dataclass
 class BackboneConfig:
-    """ResNet body (He et al. 2016), built from torchvision's blocks."""
+    """ResNet and ResNeXt bodies (He et al. 2016, Xie et al. 2017) and RegNets (Radosavovic et al. 2020), built from
+    torchvision's blocks."""
 
-    depth: int = field(default=50, metadata={"choices": (10, 18, 34, 50, 101)})
+    kind: str = choice("resnet", "resnet", "regnet_x_4gf", "regnet_y_4gf")
+    depth: int = field(default=50, metadata={"choices": (10, 18, 34, 50, 101, 152)})
     width: int = number(64, 8)  # channels of the stem; a bottleneck stage puts out 4x, 8x, 16x, 32x this
     stem: str = choice("7x7", "7x7", "3x3")  # 7x7/2 and max-pool, or two 3x3/2 convolutions
     norm: str = choice("frozen_bn", *NORMS)
     freeze_at: int = number(2, 0, 5)  # stages kept at their initial weights: 1 stem, 2 stem and res2 (Detectron2)
+    groups: int = number(1, 1)  # ResNeXt: groups of a 3x3 convolution; 32x8d is groups 32, width_per_group 8
+    width_per_group: int = number(64, 1)  # ResNeXt: channels a group in the first stage
+    dilated_c5: bool = False  # the last stage at stride 16 with dilation 2 (DC5)
+    non_local: int = number(0, 0)  # non-local blocks in the fourth stage (Wang et al. 2018)
+    deformable: list[int] = field(default_factory=list)  # stages (3, 4, 5) whose 3x3 convolutions are deformable
     stride_in_1x1: bool = False  # True: MSRA's and Detectron's weights; False: torchvision's
     weights: str | None = None  # "imagenet" (torchvision's, downloaded by torch hub), a file, or null for random
 
 
 @dataclass
 class NeckConfig:
-    """Feature pyramid network (Lin et al. 2017)."""
+    """What the RPN and the heads see: a feature pyramid (Lin et al. 2017), or one map of the body.
 
+    c4: the fourth stage at stride 16, with the fifth as the heads' own (box_head.kind and mask_head.kind res5);
+    c5: the fifth stage, at stride 32, or 16 with backbone.dilated_c5.
+    """
+
+    kind: str = choice("fpn", "fpn", "c4", "c5")
+    fuse: str = choice("sum", "sum", "avg")  # how a level is joined with the one above it
     channels: int = number(256, 8)
     norm: str = choice("none", *NORMS)
     last_level: str = choice("pool", "pool", "none")  # pool: P6 by subsampling P5, seen by the RPN only
@@ -55,6 +68,7 @@ class RPNConfig:
     convs: int = number(1, 1)  # 3x3 convolutions before the two predictors
     anchor_sizes: list[float] = values(32, 64, 128, 256, 512)  # one a level, pixels
     anchor_ratios: list[float] = values(0.5, 1.0, 2.0)  # height over width
+    round_anchors: bool = False  # anchors' corners on whole pixels before they are moved (torchvision)
     foreground_iou: float = number(0.7, 0, 1)
     background_iou: float = number(0.3, 0, 1)
     samples: int = number(256, 1)  # anchors an image that the loss sees
@@ -71,7 +85,8 @@ class RPNConfig:
 class PoolerConfig:
     """From a region of interest to a feature map of fixed size."""
 
-    kind: str = choice("roi_align", "roi_align", "roi_pool")
+    kind: str = choice("roi_align", "roi_align", "roi_pool", "roi_warp")  # warp: quantised region, bilinear (Dai 2016)
+    aggregate: str = choice("avg", "avg", "max")  # of a bin's points; roi_pool always takes the maximum
     method: str = choice("torchvision", "torchvision", "separable")  # how RoIAlign is computed; same result to 2e-5
     sampling_ratio: int = number(0, 0)  # points a bin and axis; 0: as many as the bin has pixels (torchvision only)
     aligned: bool = True  # half-pixel correction (Detectron2's ROIAlignV2)
@@ -79,6 +94,7 @@ class PoolerConfig:
     canonical_level: int = number(4, 2, 5)
     box_size: int = number(7, 1)
     mask_size: int = number(14, 1)
+    keypoint_size: int = number(14, 1)
 
 
 @dataclass
@@ -94,6 +110,8 @@ class RoIConfig:
 
 @dataclass
 class BoxHeadConfig:
+    kind: str = choice("fc", "fc", "res5")  # res5: the body's fifth stage on every region (C4)
+    cascade: list[float] = field(default_factory=list)  # IoU of each stage of a Cascade R-CNN, as [0.5, 0.6, 0.7]
     convs: int = number(0, 0)
     conv_channels: int = number(256, 1)
     fcs: int = number(2, 0)
@@ -105,10 +123,24 @@ class BoxHeadConfig:
 @dataclass
 class MaskHeadConfig:
     enabled: bool = True  # False: Faster R-CNN
+    kind: str = choice("fcn", "fcn", "mlp", "res5")  # mlp: fully connected layers; res5: shares the box head's (C4)
+    loss: str = choice("sigmoid", "sigmoid", "softmax")  # a binary mask a class, or one over classes at each pixel
+    fcs: int = number(2, 1)  # kind=mlp: hidden layers
+    fc_channels: int = number(1024, 1)
     convs: int = number(4, 0)
     channels: int = number(256, 1)
     norm: str = choice("none", *NORMS)
     class_agnostic: bool = False
+
+
+@dataclass
+class KeypointHeadConfig:
+    """The keypoint branch (He et al. 2017, section 5): one-hot masks of 56x56, a softmax over positions."""
+
+    enabled: bool = False
+    keypoints: int = number(17, 1)
+    convs: int = number(8, 0)
+    channels: int = number(512, 1)
 
 
 @dataclass
@@ -126,7 +158,8 @@ class ModelConfig:
     group_size: int | None = number(None, 1)  # gn: channels a group; null: 32 groups (Wu & He 2018)
     pixel_mean: list[float] = values(123.675, 116.28, 103.53)  # RGB, 0..255
     pixel_std: list[float] = values(58.395, 57.12, 57.375)
-    weights: str | None = None  # a checkpoint of mrbench to start from
+    weights: str | None = None  # a file to start from: mrbench's, Detectron2's, torchvision's, ... (docs/weights.md)
+    weights_mismatch: str = choice("refuse", "refuse", "tell")  # tell: load what fits and name the rest
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     neck: NeckConfig = field(default_factory=NeckConfig)
     rpn: RPNConfig = field(default_factory=RPNConfig)
@@ -134,6 +167,7 @@ class ModelConfig:
     roi: RoIConfig = field(default_factory=RoIConfig)
     box_head: BoxHeadConfig = field(default_factory=BoxHeadConfig)
     mask_head: MaskHeadConfig = field(default_factory=MaskHeadConfig)
+    keypoint_head: KeypointHeadConfig = field(default_factory=KeypointHeadConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
 
 

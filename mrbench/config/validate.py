@@ -63,6 +63,12 @@ def _validate_together(config: RunConfig) -> None:
         "Set model.pooler.sampling_ratio=2, or model.pooler.method=torchvision.",
     )
     _require(
+        model.pooler.aggregate != "max" or model.pooler.kind == "roi_pool" or model.pooler.sampling_ratio > 0,
+        "model.pooler.aggregate=max needs a fixed number of points a bin",
+        "Set model.pooler.sampling_ratio=2, as the paper's four points.",
+    )
+    _cascade(config)
+    _require(
         model.rpn.background_iou <= model.rpn.foreground_iou,
         "model.rpn.background_iou is above model.rpn.foreground_iou",
     )
@@ -91,3 +97,26 @@ def _validate_together(config: RunConfig) -> None:
         (share / config.runtime.accumulate).is_integer(),
         f"A device's {int(share)} images do not divide by runtime.accumulate={config.runtime.accumulate}",
     )
+
+
+def _cascade(config: RunConfig) -> None:
+    head, ious = config.model.box_head, config.model.box_head.cascade
+    if not ious:
+        return
+    _require(
+        all(0 < a < b < 1 for a, b in zip(ious, [*ious[1:], 1 - 1e-9], strict=True)),
+        f"model.box_head.cascade={ious} are not rising overlaps between 0 and 1",
+        "Give one a stage, as [0.5,0.6,0.7], or [] for one box head.",
+    )
+    _require(
+        ious[0] == config.model.roi.foreground_iou,
+        f"model.box_head.cascade begins with {ious[0]}, but regions are sampled by "
+        f"model.roi.foreground_iou={config.model.roi.foreground_iou}",
+        "The first stage trains on the sampled regions: set both to the same value.",
+    )
+    _require(
+        head.class_agnostic,
+        "model.box_head.cascade needs boxes that do not depend on the class",
+        "Set model.box_head.class_agnostic=true.",
+    )
+    _require(head.kind == "fc", "model.box_head.cascade is for model.box_head.kind=fc only")

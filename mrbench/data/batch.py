@@ -1,4 +1,4 @@
-"""What the loader hands to the network: a padded batch of pictures with boxes, labels and mask windows."""
+"""What the loader hands to the network: a padded batch of pictures with boxes, labels, mask windows and keypoints."""
 
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
@@ -49,6 +49,7 @@ class Batch:
     seeds: Tensor  # int64 [B]: a 62-bit number an image, from (seed, iteration, slot in the global batch)
     image_ids: list[int]
     iteration: int
+    keypoints: Tensor | None = None  # float32 [B, G, K, 3]: x, y in the network's pixels, and visibility 0, 1 or 2
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -62,9 +63,8 @@ class Batch:
 
     def __getitem__(self, images: slice) -> "Batch":
         """Some of the images, as views."""
-        parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("iteration", "masks")}
-        masks = None if self.masks is None else self.masks[images]
-        return replace(self, **{name: value[images] for name, value in parts.items()}, masks=masks)
+        parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "iteration"}
+        return replace(self, **{name: value[images] for name, value in parts.items() if value is not None})
 
     def chunk(self, n: int) -> list["Batch"]:
         """`n` consecutive parts whose sizes differ by at most one; fewer where there are fewer images."""

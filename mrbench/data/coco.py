@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from mrbench.data.keypoints import Keypoints, check_keypoints, count_visible
 from mrbench.data.segmentation import Segmentation, check_segmentation
 from mrbench.errors import UserError
 
@@ -30,6 +31,7 @@ class ImageInfo:
 class Category:
     id: int  # the data set's own; may have gaps
     name: str
+    keypoints: tuple[str, ...] = ()  # their names, in the order of the annotations'
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Annotation:
     segmentation: Segmentation | None  # polygons or compressed RLE; None where the data set has boxes only
     area: float  # as the file says; for a file that does not, that of the box
     iscrowd: bool
+    keypoints: Keypoints | None = None  # as the file says, in numbers of pixels; None where it says nothing
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,10 @@ class CocoDataset:
             raise UserError(*describe_problems(self.problems))
         # Instances of each image that can be learned from, int64 [images]; and the ids of those that have a box only.
         self.trainable = np.array([sum(not a.iscrowd for a in group) for group in grouped], dtype=np.int64)
+        # Keypoints of each image that can be learned from, int64 [images].
+        self.visible_keypoints = np.array(
+            [sum(count_visible(a.keypoints) for a in group if not a.iscrowd) for group in grouped], dtype=np.int64
+        )
         self.without_mask = [a.id for g in grouped for a in g if a.segmentation is None and not a.iscrowd]
         # One buffer instead of a million objects: worker processes that are forked read it without touching
         # reference counts, so that its memory stays shared (as Detectron2's NumpySerializedList).
@@ -104,12 +111,16 @@ class CocoDataset:
                 "area": a.area,
                 "iscrowd": int(a.iscrowd),
                 **({} if a.segmentation is None else {"segmentation": a.segmentation}),
+                **_coco_keypoints(a.keypoints),
             }
             for index, image in enumerate(self.images)
             for a in self.annotations(index)
         ]
         images = [{"id": i.id, "width": i.width, "height": i.height, "file_name": i.file.name} for i in self.images]
-        categories = [{"id": c.id, "name": c.name} for c in self.categories]
+        categories = [
+            {"id": c.id, "name": c.name, **({"keypoints": list(c.keypoints)} if c.keypoints else {})}
+            for c in self.categories
+        ]
         return {"images": images, "annotations": annotations, "categories": categories}
 
     def _read_annotations(self, entries: list[Any]) -> list[list[Annotation]]:
@@ -138,6 +149,9 @@ class CocoDataset:
             reason = _check_box(entry.get("bbox"))
             if not reason:
                 segmentation, reason = check_segmentation(entry.get("segmentation"), image.height, image.width)
+            if not reason:
+                names = self.categories[labels[category_id]].keypoints
+                keypoints, reason = check_keypoints(entry.get("keypoints"), names)
             if reason:
                 self._problem(identity, f"{reason} (image {image_id})")
                 continue
@@ -147,8 +161,9 @@ class CocoDataset:
                 self._problem(identity, f"its area is not a number: {area!r}")
                 continue
             crowd = bool(entry.get("iscrowd", 0))
+            box = (x, y, x + w, y + h)
             grouped[index].append(
-                Annotation(identity, labels[category_id], (x, y, x + w, y + h), segmentation, float(area), crowd)
+                Annotation(identity, labels[category_id], box, segmentation, float(area), crowd, keypoints)
             )
         return grouped
 
@@ -220,11 +235,20 @@ def _read_categories(entries: list[Any], path: Path) -> list[Category]:
         identity = entry.get("id") if isinstance(entry, dict) else None
         if not isinstance(identity, int):
             raise UserError(f"{path}: category number {number} in the list has no id that is a whole number")
-        categories.append(Category(identity, str(entry.get("name", identity))))
+        categories.append(Category(identity, str(entry.get("name", identity)), _keypoint_names(entry)))
     if not categories:
         raise UserError(f"{path} lists no categories")
     _check_unique([category.id for category in categories], "category", path)
     return sorted(categories, key=lambda c: c.id)
+
+
+def _coco_keypoints(keypoints: Keypoints | None) -> dict[str, Any]:
+    return {} if keypoints is None else {"keypoints": list(keypoints), "num_keypoints": count_visible(keypoints)}
+
+
+def _keypoint_names(category: dict[str, Any]) -> tuple[str, ...]:
+    names = category.get("keypoints")
+    return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
 def _check_unique(ids: list[int], what: str, path: Path) -> None:

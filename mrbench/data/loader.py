@@ -15,6 +15,7 @@ from mrbench.config.schema import RunConfig
 from mrbench.data.augmentation import Plan, plan_test, plan_training
 from mrbench.data.batch import Batch, MaskWindows
 from mrbench.data.coco import CocoDataset
+from mrbench.data.keypoints import place_keypoints
 from mrbench.data.masks import Window, place_mask, summed_area_table
 from mrbench.data.pictures import read_picture
 from mrbench.data.sampler import AUGMENTATION, global_batch, random_stream, share, slot_seeds
@@ -28,8 +29,9 @@ def train_loader(
 ) -> Iterator[Batch]:
     """This process's share of the global batches of iterations `start` to `schedule.iterations` - 1.
 
-    Images without anything to learn from (none but crowds) are left out unless `data.keep_empty`. Raises UserError
-    where nothing is left, where masks are wanted and missing, and, while iterating, for pictures that do not decode.
+    Images without anything to learn from (none but crowds, or no keypoint for a model that learns them) are left out
+    unless `data.keep_empty`. Raises UserError where nothing is left, where masks or keypoints are wanted and missing,
+    and, while iterating, for pictures that do not decode.
     """
     batch = config.schedule.images_per_batch
     if batch < world_size:
@@ -58,9 +60,14 @@ class TrainBatches(Dataset):
         self.masks = config.model.mask_head.enabled
         self.batch = config.schedule.images_per_batch
         self.slots = share(self.batch, rank, world_size)
-        kept = np.arange(len(dataset)) if config.data.keep_empty else np.flatnonzero(dataset.trainable)
+        head = config.model.keypoint_head
+        self.keypoints = _keypoint_names(dataset, head.keypoints) if head.enabled else ()
+        # As Detectron2's `filter_images_with_few_keypoints`, with one keypoint (data/build.py).
+        useful = dataset.visible_keypoints if head.enabled else dataset.trainable
+        kept = np.arange(len(dataset)) if config.data.keep_empty else np.flatnonzero(useful)
         if len(kept) == 0:
-            raise UserError(f"No image of {dataset.annotation_file} has an annotation to learn from")
+            what = "a keypoint" if head.enabled else "an annotation"
+            raise UserError(f"No image of {dataset.annotation_file} has {what} to learn from")
         if self.masks and dataset.without_mask:
             raise UserError(
                 f"{len(dataset.without_mask)} annotations have no segmentation, but the model learns masks: "
@@ -85,7 +92,8 @@ class TrainBatches(Dataset):
         mine = self.slots
         samples = [self._read(slots[j][1], plans[j]) for j in mine]
         seeds = slot_seeds(seed, iteration, mine)
-        return _collate(samples, _padded_size(self._areas(plans)), max(most, 1), self.masks, seeds, iteration)
+        size = _padded_size(self._areas(plans))
+        return _collate(samples, size, max(most, 1), self.masks, len(self.keypoints), seeds, iteration)
 
     def _plan(self, epoch: int, index: int) -> Plan:
         image = self.dataset.images[index]
@@ -117,7 +125,8 @@ class TrainBatches(Dataset):
                         boxes[i] = window.box
         keep = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         kept = [w for w, k in zip(windows, keep, strict=True) if k and w is not None]
-        return Sample(image.id, pixels, plan, boxes[keep], labels[keep], kept)
+        keypoints = place_keypoints([a.keypoints for a in annotations], self.keypoints, plan)
+        return Sample(image.id, pixels, plan, boxes[keep], labels[keep], kept, keypoints[keep])
 
 
 class TestBatches(Dataset):
@@ -147,9 +156,11 @@ class TestBatches(Dataset):
         for index, plan in members:
             image = self.dataset.images[index]
             pixels = plan.picture(read_picture(image))
-            samples.append(Sample(image.id, pixels, plan, np.zeros((0, 4)), np.zeros(0, np.int64), []))
+            samples.append(
+                Sample(image.id, pixels, plan, np.zeros((0, 4)), np.zeros(0, np.int64), [], np.zeros((0, 0, 3)))
+            )
         seeds = slot_seeds(self.config.seed, number, range(len(samples)))
-        return _collate(samples, size, 1, False, seeds, number)
+        return _collate(samples, size, 1, False, 0, seeds, number)
 
 
 @dataclass
@@ -162,6 +173,32 @@ class Sample:
     boxes: np.ndarray  # float64 [n, 4]
     labels: np.ndarray  # int64 [n]
     windows: list[Window]  # n of them, or none where masks are not wanted
+    keypoints: np.ndarray  # float64 [n, K, 3]; K is 0 where they are not wanted
+
+
+def _keypoint_names(dataset: CocoDataset, number: int) -> tuple[str, ...]:
+    """The names of the `number` keypoints that instances of the data set have; raises UserError for others.
+
+    Categories may lack them, but those that have any must have the same: they share the channels of one head.
+    """
+    found = list(dict.fromkeys(c.keypoints for c in dataset.categories if c.keypoints))
+    if not found:
+        raise UserError(
+            f"No category of {dataset.annotation_file} names keypoints, but the model learns them",
+            "COCO has them in person_keypoints_*.json: data=coco_keypoints_2017, or name the files with "
+            "data.train.annotations and data.val.annotations.",
+        )
+    if len(found) > 1:
+        raise UserError(
+            f"The categories of {dataset.annotation_file} name different keypoints",
+            "One head learns one list of keypoints; leave out the keypoints of the other categories.",
+        )
+    if len(found[0]) != number:
+        raise UserError(
+            f"model.keypoint_head.keypoints={number}, but {dataset.annotation_file} names {len(found[0])}",
+            f"Set model.keypoint_head.keypoints={len(found[0])}.",
+        )
+    return found[0]
 
 
 def _padded_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
@@ -174,18 +211,21 @@ def _collate(
     size: tuple[int, int],
     instances: int,
     masks: bool,
+    keypoints: int,
     seeds: list[int],
     iteration: int,
 ) -> Batch:
     images = torch.zeros((len(samples), 3, *size), dtype=torch.uint8)
     boxes = np.zeros((len(samples), instances, 4), dtype=np.float32)
     labels = np.full((len(samples), instances), -1, dtype=np.int64)
+    points = np.zeros((len(samples), instances, keypoints, 3), dtype=np.float32)
     for i, sample in enumerate(samples):
         height, width = sample.plan.size
         # Through numpy: torch does not take the negative strides of a flipped picture.
         images[i].numpy()[:, :height, :width] = sample.pixels.transpose(2, 0, 1)
         boxes[i, : len(sample.boxes)] = sample.boxes
         labels[i, : len(sample.labels)] = sample.labels
+        points[i, : len(sample.keypoints)] = sample.keypoints
     return Batch(
         images=images,
         sizes=torch.tensor([s.plan.size for s in samples]),
@@ -196,6 +236,7 @@ def _collate(
         seeds=torch.tensor(seeds),
         image_ids=[s.image_id for s in samples],
         iteration=iteration,
+        keypoints=torch.from_numpy(points) if keypoints else None,
     )
 
 

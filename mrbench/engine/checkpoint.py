@@ -19,6 +19,7 @@ from torch import nn
 
 from mrbench.errors import UserError
 from mrbench.runs.files import replacing, write_json
+from mrbench.weights.load import Loaded, load_into
 
 FINAL = "final.pt"
 
@@ -93,22 +94,10 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
-def load_model_weights(path: Path, model: nn.Module) -> None:
-    """Read weights into `model` from a checkpoint, a `final.pt`, or a bare state dict of this model.
+def load_model_weights(path: Path, model: nn.Module, mismatch: str = "refuse") -> Loaded:
+    """Read weights into `model` from a checkpoint, a `final.pt`, or a file of another project (docs/weights.md).
 
-    Raises UserError, naming the first weights that are missing, unknown or of another shape.
+    Raises UserError, naming the weights that are missing, unknown or of another shape, and the settings that the
+    weights were trained without; with `mismatch` "tell" these are told by `Loaded` instead.
     """
-    content = load(path)
-    weights = content.get("model", content)
-    expected = model.state_dict()
-    hint = "the model must be built from the configuration that the weights were trained with"
-    for name, tensor in expected.items():
-        if name not in weights:
-            raise UserError(f"{path} has no {name}", hint)
-        if weights[name].shape != tensor.shape:
-            shapes = f"{tuple(weights[name].shape)}, and the model {tuple(tensor.shape)}"
-            raise UserError(f"{path} has {name} of shape {shapes}", hint)
-    unknown = [name for name in weights if name not in expected]
-    if unknown:
-        raise UserError(f"{path} has {len(unknown)} weights that the model lacks: {', '.join(unknown[:3])}", hint)
-    model.load_state_dict(weights)
+    return load_into(model, path, allow_partial=mismatch == "tell")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from mrbench.config.schema import RunConfig
+from mrbench.config.schema import ModelConfig, RunConfig
 from mrbench.data.coco import CocoDataset
 from mrbench.data.loader import eval_loader
 from mrbench.data.sources import open_split
@@ -32,6 +32,7 @@ from mrbench.modeling.build import build_detector
 from mrbench.modeling.detector import MaskRCNN
 from mrbench.runs.files import replacing, write_json
 from mrbench.runs.record import Run
+from mrbench.weights.files import inspect
 
 Progress = Callable[[int], None]
 
@@ -76,11 +77,17 @@ def evaluate_model(
     evaluation = evaluate(
         dataset.ground_truth(),
         detections,
-        ("box", "mask") if config.model.mask_head.enabled else ("box",),
+        kinds_of(config.model),
         config.evaluation.areas,
         config.evaluation.max_detections,
     )
     return Result(evaluation, detections, time.perf_counter() - start)
+
+
+def kinds_of(model: ModelConfig) -> list[str]:
+    """What a model finds besides boxes, as `evaluate` names it."""
+    branches = {"box": True, "mask": model.mask_head.enabled, "keypoint": model.keypoint_head.enabled}
+    return [kind for kind, enabled in branches.items() if enabled]
 
 
 def write_result(run: Run, config: RunConfig, result: Result, iteration: int | None) -> None:
@@ -114,7 +121,7 @@ def evaluate_run(
     iteration: int | None = None
     if model is None:
         weights = weights or run_weights(run)
-        iteration = checkpoint.load(weights).get("iteration")
+        iteration = inspect(weights).iteration
     if model is not None or config.runtime.devices == 1:
         _evaluate_process(World(), None, run.folder, config, weights, iteration, model)
     else:
@@ -153,7 +160,7 @@ def _evaluate_process(
         if model is None:
             assert weights is not None
             model = build_detector(config.model, len(dataset.categories))
-            checkpoint.load_model_weights(weights, model)
+            checkpoint.load_model_weights(weights, model, config.model.weights_mismatch)
         result = evaluate_model(model.to(device), config, dataset, device, world)
         if result is not None:
             write_result(Run(folder), config, result, iteration)

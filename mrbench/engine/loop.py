@@ -108,7 +108,9 @@ class Loop:
             torch.manual_seed(config.seed)
             model = build_detector(config.model, len(self.dataset.categories))
         if config.model.weights is not None:
-            checkpoint.load_model_weights(Path(config.model.weights), model)
+            loaded = checkpoint.load_model_weights(Path(config.model.weights), model, config.model.weights_mismatch)
+            for line in loaded.lines():
+                reporter.say(line)
         self.step = TrainStep(model, config, device, world.size)
         self.guard = LossGuard()
         self.means = Means(device)

@@ -1,4 +1,4 @@
-"""COCO's twelve numbers for boxes and masks, overall and per category, computed by pycocotools.
+"""COCO's twelve numbers for boxes and masks and ten for keypoints, overall and per category, by pycocotools.
 
 Percent, as the literature prints them; None where COCO says -1 (no such ground truth).
 """
@@ -20,8 +20,10 @@ from mrbench.errors import UserError
 from mrbench.evaluation.matches import AREAS, KindMatches, Matches, pack
 from mrbench.evaluation.results import KINDS, check_detections, kinds_in, read_detections, read_ground_truth
 
-IOU_TYPES = {"box": "bbox", "mask": "segm"}
+IOU_TYPES = {"box": "bbox", "mask": "segm", "keypoint": "keypoints"}
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+KEYPOINT_METRICS = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
+MOST_KEYPOINT_DETECTIONS = 20  # of an image and category, by COCO's rules
 COCO_AREAS = (1024.0, 9216.0)
 
 
@@ -29,8 +31,9 @@ COCO_AREAS = (1024.0, 9216.0)
 class Evaluation:
     """The outcome of comparing detections with ground truth.
 
-    metrics: "box/AP", ..., "mask/ARl" in percent, None where undefined. per_category: by name, "box/AP" and
-    "mask/AP". notes: what a reader of the numbers must know. matches: see `mrbench.evaluation.matches`.
+    metrics: "box/AP", ..., "mask/ARl", "keypoint/AP", ... in percent, None where undefined. per_category: by
+    name, "box/AP", "mask/AP" and "keypoint/AP". notes: what a reader of the numbers must know. matches: see
+    `mrbench.evaluation.matches`.
     """
 
     metrics: dict[str, float | None]
@@ -43,15 +46,16 @@ class Evaluation:
 def evaluate(
     ground_truth: Path | dict[str, Any],
     detections: Path | list[dict[str, Any]],
-    kinds: Sequence[str] | None = KINDS,
+    kinds: Sequence[str] | None = ("box", "mask"),
     areas: Sequence[float] = COCO_AREAS,
     max_detections: int = 100,
 ) -> Evaluation:
     """COCO evaluation (Lin et al. 2014) of `detections` (COCO results) against `ground_truth` (COCO annotations).
 
-    `kinds`: of box and mask; None: those that all detections have. `areas`: limits small | medium and medium | large
-    in square pixels, of the box for boxes and of the mask for masks. `max_detections`: the best so many of each image
-    and category count; "AR100" is recall at this number.
+    `kinds`: of box, mask and keypoint; None: those that all detections have. `areas`: limits small | medium and
+    medium | large in square pixels, of the box for boxes and of the mask for masks. `max_detections`: the best so many
+    of each image and category count; "AR100" is recall at this number. Keypoints, whose similarity is COCO's OKS, have
+    the best 20 and no small ones, which COCO does not annotate.
 
     Raises UserError for files that are not COCO's, unknown image or category ids and malformed entries.
     """
@@ -75,7 +79,8 @@ def evaluate(
     )
     for kind in kinds:
         run = _run(truth, check_detections(found, truth, kind, where), kind, areas, max_detections)
-        metrics.update({f"{kind}/{name}": value for name, value in _summary(run.eval).items()})
+        summary = _keypoint_summary(run.eval) if kind == "keypoint" else _summary(run.eval)
+        metrics.update({f"{kind}/{name}": value for name, value in summary.items()})
         for name, precision in zip(names, run.eval["precision"].transpose(2, 0, 1, 3, 4), strict=True):
             per_category[name][f"{kind}/AP"] = _mean(precision[:, :, 0, -1])
         matches.iou_thresholds = np.asarray(run.params.iouThrs)
@@ -86,7 +91,7 @@ def evaluate(
 
 def _check_settings(kinds: Sequence[str], areas: Sequence[float], max_detections: int) -> None:
     if not kinds or any(kind not in KINDS for kind in kinds):
-        raise UserError(f"Evaluation knows the kinds {' and '.join(KINDS)}, not {', '.join(kinds) or 'none'}.")
+        raise UserError(f"Evaluation knows the kinds {', '.join(KINDS)}, not {', '.join(kinds) or 'none'}.")
     if len(areas) != 2 or not 0 < areas[0] < areas[1]:
         raise UserError(
             f"areas must be two rising limits in square pixels, not {list(areas)}.",
@@ -113,7 +118,11 @@ def _run(
         small, large = map(float, areas)
         run.params.areaRng = [[0.0, 1e10], [0.0, small], [small, large], [large, 1e10]]
         run.params.areaRngLbl = list(AREAS)
-        run.params.maxDets = [1, min(10, max_detections), max_detections]
+        if kind == "keypoint":
+            run.params.maxDets = [min(MOST_KEYPOINT_DETECTIONS, max_detections)]
+            run.params.kpt_oks_sigmas = _sigmas(truth, run.params.kpt_oks_sigmas)
+        else:
+            run.params.maxDets = [1, min(10, max_detections), max_detections]
         run.evaluate()
         run.accumulate()
     return run
@@ -132,6 +141,22 @@ def _summary(arrays: dict[str, Any]) -> dict[str, float | None]:
         *(recall[:, :, area, -1] for area in (1, 2, 3)),
     ]
     return {name: _mean(value) for name, value in zip(METRICS, values, strict=True)}
+
+
+def _keypoint_summary(arrays: dict[str, Any]) -> dict[str, float | None]:
+    """COCO's ten numbers for keypoints; arrays as of `_summary`."""
+    precision, recall = arrays["precision"], arrays["recall"]
+    values = []
+    for array in (precision, recall):
+        values += [array[..., 0, -1], array[0, ..., 0, -1], array[5, ..., 0, -1]]
+        values += [array[..., AREAS.index(area), -1] for area in ("medium", "large")]
+    return {name: _mean(value) for name, value in zip(KEYPOINT_METRICS, values, strict=True)}
+
+
+def _sigmas(truth: dict, coco: NDArray[Any]) -> NDArray[Any]:
+    """How far off each keypoint may be: COCO's own for its 17 of a person, for others the mean of these."""
+    number = max(len(category.get("keypoints", ())) for category in truth["categories"])
+    return coco if number == len(coco) else np.full(number, coco.mean())
 
 
 def _mean(values: NDArray[Any]) -> float | None:
@@ -195,6 +220,9 @@ def _notes(
         notes.append(f"At most {max_detections} detections of an image and category count; AR100 is recall at these.")
     if tuple(map(float, areas)) != COCO_AREAS:
         notes.append(f"Small is below {areas[0]:g} and large above {areas[1]:g} square pixels, unlike COCO's.")
+    number = max((len(category.get("keypoints", ())) for category in truth["categories"]), default=0)
+    if number not in (0, 17) and "keypoint/AP" in metrics:
+        notes.append(f"COCO has tolerances for a person's 17 keypoints; the {number} here all have their mean.")
     undefined = [name for name, value in metrics.items() if value is None]
     if undefined and truth["annotations"]:
         notes.append(f"No ground truth for {', '.join(undefined)}.")

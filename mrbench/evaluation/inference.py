@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import distributed
 
 from mrbench.data.batch import Batch
@@ -56,11 +57,13 @@ def coco_results(
     categories: Sequence[int],
     mask_threshold: float = 0.5,
 ) -> list[dict[str, Any]]:
-    """One image's detections as the COCO server takes them: bbox xywh in pixels, segmentation as compressed RLE."""
+    """One image's detections as the COCO server takes them: bbox xywh in pixels, segmentation as compressed RLE,
+    keypoints as x, y, score of each."""
     boxes = found.boxes.float().cpu().numpy()
     scores = found.scores.float().cpu().numpy().astype(np.float64)
     labels = found.labels.cpu().tolist()
     masks = None if found.masks is None else found.masks.float().cpu().numpy()
+    keypoints = None if found.keypoints is None else _on_pixels(found.keypoints)
     corner_and_size = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).astype(np.float64)
     results = []
     for index, label in enumerate(labels):
@@ -72,8 +75,15 @@ def coco_results(
         }
         if masks is not None:
             result["segmentation"] = encode_instance(masks[index], boxes[index], height, width, mask_threshold)
+        if keypoints is not None:
+            result["keypoints"] = np.round(keypoints[index], 3).ravel().tolist()
         results.append(result)
     return results
+
+
+def _on_pixels(keypoints: torch.Tensor) -> NDArray[np.float64]:
+    """Keypoints [N, K, 3] as COCO numbers them, by the pixel they lie on, whose centre is half a pixel further."""
+    return keypoints.cpu().numpy().astype(np.float64) - [0.5, 0.5, 0.0]
 
 
 def in_order(results: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -6,16 +6,17 @@ the first few offenders.
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pycocotools import mask as rle_api
 
+from mrbench.data.keypoints import check_keypoints, count_visible
 from mrbench.data.segmentation import check_segmentation
 from mrbench.errors import UserError
 
-KINDS = ("box", "mask")
+KINDS = ("box", "mask", "keypoint")
 SHOWN = 5  # offenders named in a message
 EXAMPLES = {
     "box": '{"image_id": 1, "category_id": 1, "bbox": [x, y, w, h], "score": 0.9}',
@@ -47,11 +48,13 @@ def read_ground_truth(source: Path | dict[str, Any], kinds: Iterable[str]) -> di
     try:
         sizes = {image["id"]: (int(image["height"]), int(image["width"])) for image in data["images"]}
         categories = {category["id"]: str(category["name"]) for category in data["categories"]}
+        names = {category["id"]: category.get("keypoints") or () for category in data["categories"]}
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{where}: an image without id, height and width, or a category without id and name ({error!r})."
         ) from None
-    with_masks = "mask" in kinds
+    with_masks, with_keypoints = "mask" in kinds, "keypoint" in kinds
+    number = _number_of_keypoints(names.values(), where) if with_keypoints else 0
     annotations: list[dict[str, Any]] = []
 
     def check(annotation: Any) -> None:
@@ -71,6 +74,12 @@ def read_ground_truth(source: Path | dict[str, Any], kinds: Iterable[str]) -> di
         }
         if rle is not None:
             entry["segmentation"] = rle
+        if with_keypoints:
+            keypoints, reason = check_keypoints(annotation.get("keypoints"), names[annotation["category_id"]])
+            if reason:
+                raise Problem(reason)
+            entry["keypoints"] = list(keypoints or [0] * 3 * number)
+            entry["num_keypoints"] = count_visible(keypoints)
         annotations.append(entry)
 
     problems = _check_all(data["annotations"], check, lambda _, item: f"annotation {item.get('id', '?')}")
@@ -78,9 +87,22 @@ def read_ground_truth(source: Path | dict[str, Any], kinds: Iterable[str]) -> di
         raise UserError(f"{where}: {_listed(problems)}", "Mend or remove these annotations.")
     return {
         "images": [{"id": key, "height": h, "width": w} for key, (h, w) in sorted(sizes.items())],
-        "categories": [{"id": key, "name": name} for key, name in sorted(categories.items())],
+        "categories": [
+            {"id": key, "name": name, **({"keypoints": list(names[key])} if names[key] else {})}
+            for key, name in sorted(categories.items())
+        ],
         "annotations": annotations,
     }
+
+
+def _number_of_keypoints(names: Iterable[Sequence[str]], where: str) -> int:
+    """How many keypoints an instance has; raises UserError where no category names any, or they differ."""
+    numbers = sorted({len(of_category) for of_category in names if of_category})
+    if not numbers:
+        raise UserError(f"{where}: no category names keypoints.", "COCO has them in person_keypoints_*.json.")
+    if len(numbers) > 1:
+        raise UserError(f"{where}: categories have different numbers of keypoints: {', '.join(map(str, numbers))}.")
+    return numbers[0]
 
 
 def read_detections(source: Path | list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -97,8 +119,10 @@ def read_detections(source: Path | list[dict[str, Any]]) -> list[dict[str, Any]]
 
 
 def kinds_in(detections: list[dict[str, Any]]) -> tuple[str, ...]:
-    """Which of box and mask every detection carries; both for an empty list."""
-    fields = {"box": "bbox", "mask": "segmentation"}
+    """Which of box, mask and keypoint every detection carries; box and mask for an empty list."""
+    if not detections:
+        return ("box", "mask")
+    fields = {"box": "bbox", "mask": "segmentation", "keypoint": "keypoints"}
     found = tuple(
         kind for kind, key in fields.items() if all(isinstance(item, dict) and item.get(key) for item in detections)
     )
@@ -108,13 +132,15 @@ def kinds_in(detections: list[dict[str, Any]]) -> tuple[str, ...]:
 def check_detections(
     detections: list[dict[str, Any]], truth: dict, kind: str, where: str = "The detections"
 ) -> list[dict[str, Any]]:
-    """Detections of one kind as COCOeval takes them; what decides their size class is the area of that kind.
+    """Detections of one kind as COCOeval takes them; what decides their size class is the area of that kind,
+    for keypoints that of the box, as the COCO API has it.
 
     `where` is what a message calls them. Raises UserError that names the first few with unknown images or categories
     or malformed fields.
     """
     sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
     categories = {category["id"]: category["name"] for category in truth["categories"]}
+    number = max((len(category.get("keypoints", ())) for category in truth["categories"]), default=0)
     entries: list[dict[str, Any]] = []
 
     def check(item: Any) -> None:
@@ -129,6 +155,10 @@ def check_detections(
         if kind == "box":
             box = _box(item)
             entry.update(bbox=box, area=box[2] * box[3])
+        elif kind == "keypoint":
+            entry.update(keypoints=_keypoints(item, number))
+            entry["bbox"] = _box(item) if "bbox" in item else _extent(entry["keypoints"])
+            entry["area"] = entry["bbox"][2] * entry["bbox"][3]
         else:
             rle = _mask(item.get("segmentation"), size)
             entry.update(segmentation=rle, area=float(rle_api.area(rle)))
@@ -194,6 +224,19 @@ def _box(item: dict[str, Any]) -> list[float]:
     if w < 0 or h < 0:
         raise Problem(f"bbox {list(box)} has a negative size")
     return [x, y, w, h]
+
+
+def _keypoints(item: dict[str, Any], number: int) -> list[float]:
+    keypoints = item.get("keypoints")
+    if not isinstance(keypoints, list) or len(keypoints) != 3 * number:
+        raise Problem(f"no keypoints of {3 * number} numbers ({number} times x, y, score)")
+    return [_number(value, "keypoints") for value in keypoints]
+
+
+def _extent(keypoints: list[float]) -> list[float]:
+    """The rectangle about keypoints, xywh: the box of a detection without one (COCO API, `loadRes`)."""
+    x, y = keypoints[0::3], keypoints[1::3]
+    return [min(x), min(y), max(x) - min(x), max(y) - min(y)]
 
 
 def _mask(value: Any, size: tuple[int, int]) -> dict[str, Any]:

@@ -9,13 +9,15 @@ from torch import Tensor
 class AnchorGrid:
     """One size a level, one box a ratio (height over width), centred on multiples of the stride.
 
-    Centres and shapes are not rounded (Detectron2's DefaultAnchorGenerator with offset 0). Grids are kept, because
+    Centres and shapes are not rounded (Detectron2's DefaultAnchorGenerator with offset 0), but for the corners where
+    `rounded` says so (torchvision's AnchorGenerator, `generate_anchors`). Grids are kept, because
     few picture shapes occur in a run.
     """
 
-    def __init__(self, sizes: list[float], ratios: list[float], strides: list[int]) -> None:
+    def __init__(self, sizes: list[float], ratios: list[float], strides: list[int], rounded: bool = False) -> None:
         self.strides = strides
-        self.cells = [_cell(size, ratios) for size in sizes]  # a level: [A, 4] around the origin
+        cells = [_cell(size, ratios) for size in sizes]
+        self.cells = [cell.round() for cell in cells] if rounded else cells  # a level: [A, 4] around the origin
         self._kept: dict[tuple[tuple[tuple[int, int], ...], torch.device], Tensor] = {}
 
     @property

@@ -1,6 +1,8 @@
-"""Mask R-CNN (He et al. 2017): backbone, pyramid, proposals, and the box and mask branches, over whole batches."""
+"""Mask R-CNN (He et al. 2017): backbone, pyramid, proposals, and the branches for boxes, masks and keypoints, over
+whole batches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -8,17 +10,21 @@ from torch import Tensor, nn
 from mrbench.config.schema import InferenceConfig, RoIConfig
 from mrbench.data.batch import Batch, MaskWindows
 from mrbench.modeling import boxes as box_ops
+from mrbench.modeling.body import Body
 from mrbench.modeling.box_head import BoxHead, box_losses
+from mrbench.modeling.cascade import CascadeHead
 from mrbench.modeling.fpn import FPN
+from mrbench.modeling.keypoint_decode import heatmaps_to_keypoints
+from mrbench.modeling.keypoint_head import KeypointHead, keypoint_loss, keypoint_targets
 from mrbench.modeling.losses import LossTerm
-from mrbench.modeling.mask_head import MaskHead, mask_loss
+from mrbench.modeling.mask_head import MaskBranch
 from mrbench.modeling.mask_targets import coverage_targets
 from mrbench.modeling.norm import held_statistics
 from mrbench.modeling.pooler import Pooler
-from mrbench.modeling.postprocess import Detections, Found, select, to_original
-from mrbench.modeling.resnet import ResNet
-from mrbench.modeling.roi_samples import RoISamples, sample_rois
+from mrbench.modeling.postprocess import Detections, Found, keypoints_to_original, select, to_original
+from mrbench.modeling.roi_samples import RoIs, RoISamples, sample_rois
 from mrbench.modeling.rpn import RPN, Proposals
+from mrbench.modeling.single_map import SingleMap
 
 MaskTarget = Callable[[MaskWindows, Tensor, Tensor, Tensor, int], Tensor]
 
@@ -33,13 +39,13 @@ class MaskRCNN(nn.Module):
 
     def __init__(
         self,
-        backbone: ResNet,
-        neck: FPN,
+        backbone: Body,
+        neck: FPN | SingleMap,
         rpn: RPN,
         box_pooler: Pooler,
-        box_head: BoxHead,
+        box_head: BoxHead | CascadeHead,
         mask_pooler: Pooler | None,
-        mask_head: MaskHead | None,
+        mask_head: MaskBranch | None,
         roi: RoIConfig,
         inference: InferenceConfig,
         num_classes: int,
@@ -47,6 +53,8 @@ class MaskRCNN(nn.Module):
         pixel_std: list[float],
         compact: bool,
         mask_target: MaskTarget = coverage_targets,
+        keypoint_pooler: Pooler | None = None,
+        keypoint_head: KeypointHead | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -61,23 +69,26 @@ class MaskRCNN(nn.Module):
         self.num_classes = num_classes
         self.compact = compact
         self.mask_target = mask_target
+        self.keypoint_pooler = keypoint_pooler
+        self.keypoint_head = keypoint_head
         self.pixel_mean: Tensor
         self.pixel_std: Tensor
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, LossTerm]:
-        """Losses before normalisation: rpn_objectness, rpn_box, box_class, box_regression and, with a mask branch,
-        mask. A term's loss is sum / max(count, 1); add up both over the parts of a global batch first."""
+        """Losses before normalisation: rpn_objectness, rpn_box, box_class, box_regression and, with these
+        branches, mask and keypoint. The stages of a cascade are counted: box_class_1, box_regression_1, box_class_2
+        and so on. A term's loss is sum / max(count, 1); add up both over the parts of a global batch first."""
         features = self.features(batch)
         output = self.rpn(features)
         losses = self.rpn.losses(output, batch.labels >= 0, batch.boxes, batch.seeds)
         samples = self._sample(batch, self.rpn.propose(output, batch.sizes))
-        losses |= self._box_losses(features, samples)
-        if self.mask_head is not None:
-            if batch.masks is None:
-                raise ValueError("a mask branch needs a batch with masks")
-            losses["mask"] = self._mask_loss(features, samples, batch.masks)
+        losses |= self._head_losses(features, samples, batch)
+        if self.keypoint_head is not None:
+            if batch.keypoints is None:
+                raise ValueError("a keypoint branch needs a batch with keypoints")
+            losses["keypoint"] = self._keypoint_loss(features, samples, batch.keypoints)
         return losses
 
     @torch.no_grad()
@@ -86,15 +97,31 @@ class MaskRCNN(nn.Module):
         with held_statistics(self):
             features = self.features(batch)
             samples = self._sample(batch, self.rpn.propose(self.rpn(features), batch.sizes))
+            if isinstance(self.box_head, CascadeHead):  # how many boxes a stage has is known from the one before
+                of_boxes = {name: term.count for name, term in self._box_losses(features, samples, batch).items()}
+            else:
+                of_boxes = dict.fromkeys(("box_class", "box_regression"), samples.used.sum().float())
         anchors = samples.boxes.new_tensor(float(self.rpn.config.samples * len(batch)))
-        rois = samples.used.sum().float()
-        counts = {"rpn_objectness": anchors, "rpn_box": anchors, "box_class": rois, "box_regression": rois}
+        counts = {"rpn_objectness": anchors, "rpn_box": anchors} | of_boxes
         if self.mask_pooler is not None:
-            counts["mask"] = samples.foreground.sum() * float((2 * self.mask_pooler.size) ** 2)
+            counts["mask"] = samples.foreground.sum() * float(self.mask_side**2)
+        if self.keypoint_pooler is not None:
+            assert batch.keypoints is not None
+            rois = samples.flat(None)
+            _, valid = keypoint_targets(
+                batch.keypoints[rois.image, rois.instance], rois.boxes, 4 * self.keypoint_pooler.size
+            )
+            counts["keypoint"] = (valid & rois.foreground[:, None]).sum().float()
         return counts
 
+    @property
+    def mask_side(self) -> int:
+        """Of the masks that the mask branch puts out."""
+        assert self.mask_pooler is not None
+        return 2 * self.mask_pooler.size
+
     def features(self, batch: Batch) -> list[Tensor]:
-        """The pyramid of a batch, P2 first."""
+        """What the neck makes of a batch: the pyramid, P2 first, or a single map."""
         return self.neck(self.backbone(self.normalise(batch.images, batch.sizes)))
 
     def normalise(self, images: Tensor, sizes: Tensor) -> Tensor:
@@ -113,26 +140,41 @@ class MaskRCNN(nn.Module):
         boxes, image, valid = proposals.boxes.flatten(0, 1), image.flatten(), proposals.valid.flatten()
         if self._compacts(boxes):
             boxes, image, valid = boxes[valid], image[valid], valid[valid]
-        logits, deltas = self.box_head(self.box_pooler(features, boxes, image))
+        logits, deltas, boxes, weights = self._scored(features, boxes, image, batch.sizes)
         scores = torch.where(valid[:, None], logits.softmax(1)[:, : self.num_classes], 0.0)
-        found = select(scores, deltas, boxes, image, batch.sizes, self.roi.box_weights, self.inference)
-        return self._finish(batch, found, self.masks_of(features, found.boxes, found.image, found.labels))
+        found = select(scores, deltas, boxes, image, batch.sizes, weights, self.inference)
+        masks = self.masks_of(features, found.boxes, found.image, found.labels)
+        return self._finish(batch, found, masks, self.keypoints_of(features, found.boxes, found.image))
 
     def masks_of(self, features: list[Tensor], boxes: Tensor, image: Tensor, labels: Tensor) -> Tensor | None:
         """Mask probabilities [R, M, M] inside `boxes` [R, 4] (the network's pixels) of images `image` [R] for classes
         `labels` [R]; None without a mask branch."""
         if self.mask_pooler is None or self.mask_head is None:
             return None
-        return self.mask_head(self.mask_pooler(features, boxes, image), labels).sigmoid()
+        logits = self.mask_head(self._mask_regions(features, boxes, image), labels)
+        return self.mask_head.masks.probabilities(logits, labels)
 
-    def _finish(self, batch: Batch, found: Found, masks: Tensor | None) -> list[Detections]:
-        boxes = to_original(found.boxes, batch.sizes[found.image], batch.original_sizes[found.image])
+    def keypoints_of(self, features: list[Tensor], boxes: Tensor, image: Tensor) -> Tensor | None:
+        """Keypoints [R, K, 3] (x and y in the network's pixels, score) inside `boxes` [R, 4] (the same pixels) of
+        images `image` [R]; None without a keypoint branch."""
+        if self.keypoint_pooler is None or self.keypoint_head is None:
+            return None
+        return heatmaps_to_keypoints(self.keypoint_head(self.keypoint_pooler(features, boxes, image)), boxes)
+
+    def _finish(
+        self, batch: Batch, found: Found, masks: Tensor | None, keypoints: Tensor | None = None
+    ) -> list[Detections]:
+        sizes, original = batch.sizes[found.image], batch.original_sizes[found.image]
+        boxes = to_original(found.boxes, sizes, original)
         seen = box_ops.has_area(boxes)
         counts = torch.zeros(len(batch), dtype=torch.int64, device=boxes.device)
         split = counts.index_add_(0, found.image, seen.long()).tolist()
         parts = [found_part[seen].split(split) for found_part in (boxes, found.scores, found.labels)]
         of_masks = [None] * len(batch) if masks is None else masks[seen].split(split)
-        return [Detections(*one) for one in zip(*parts, of_masks, strict=True)]
+        of_keypoints: Iterable[Tensor | None] = [None] * len(batch)
+        if keypoints is not None:
+            of_keypoints = keypoints_to_original(keypoints, sizes, original)[seen].split(split)
+        return [Detections(*one) for one in zip(*parts, of_masks, of_keypoints, strict=True)]
 
     def _sample(self, batch: Batch, proposals: Proposals) -> RoISamples:
         return sample_rois(proposals, batch.boxes, batch.labels, batch.seeds, self.num_classes, self.roi)
@@ -140,19 +182,66 @@ class MaskRCNN(nn.Module):
     def _compacts(self, boxes: Tensor) -> bool:
         return self.compact or not boxes.is_cuda
 
-    def _box_losses(self, features: list[Tensor], samples: RoISamples) -> dict[str, LossTerm]:
+    def _scored(
+        self, features: list[Tensor], boxes: Tensor, image: Tensor, sizes: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Sequence[float]]:
+        """Class logits [R, K + 1] and deltas [R, K or 1, 4], the boxes [R, 4] that these move, and their weights."""
+        if isinstance(self.box_head, CascadeHead):
+            logits, deltas, boxes = self.box_head(partial(self.box_pooler, features), boxes, image, sizes)
+            return logits, deltas, boxes, self.box_head.weights[-1]
+        logits, deltas = self.box_head(self._box_regions(features, boxes, image))
+        return logits, deltas, boxes, self.roi.box_weights
+
+    def _box_regions(self, features: list[Tensor], boxes: Tensor, image: Tensor) -> Tensor:
+        return self.box_pooler(features, boxes, image)
+
+    def _mask_regions(self, features: list[Tensor], boxes: Tensor, image: Tensor) -> Tensor:
+        assert self.mask_pooler is not None
+        return self.mask_pooler(features, boxes, image)
+
+    def _head_losses(self, features: list[Tensor], samples: RoISamples, batch: Batch) -> dict[str, LossTerm]:
+        """Of the box and mask branches."""
+        losses = self._box_losses(features, samples, batch)
+        if self.mask_head is not None:
+            rois = self._mask_rois(samples)
+            losses["mask"] = self._mask_loss_on(self._mask_regions(features, rois.boxes, rois.image), rois, batch)
+        return losses
+
+    def _box_losses(self, features: list[Tensor], samples: RoISamples, batch: Batch) -> dict[str, LossTerm]:
         rois = samples.flat(samples.used if self._compacts(samples.boxes) else None)
-        logits, deltas = self.box_head(self.box_pooler(features, rois.boxes, rois.image))
+        if isinstance(self.box_head, CascadeHead):
+            pool, compact = partial(self.box_pooler, features), self._compacts(samples.boxes)
+            return self.box_head.losses(pool, rois, batch.boxes, batch.labels, batch.sizes, compact)
+        return self._box_losses_on(self._box_regions(features, rois.boxes, rois.image), rois)
+
+    def _box_losses_on(self, regions: Tensor, rois: RoIs) -> dict[str, LossTerm]:
+        assert isinstance(self.box_head, BoxHead)
+        logits, deltas = self.box_head(regions)
         deltas = self.box_head.of_class(deltas, rois.labels)
         target = box_ops.encode(rois.boxes, rois.truth, self.roi.box_weights)
         return box_losses(logits, deltas, rois.labels, target, rois.used, rois.foreground, self.roi.smooth_l1_beta)
 
-    def _mask_loss(self, features: list[Tensor], samples: RoISamples, masks: MaskWindows) -> LossTerm:
-        assert self.mask_pooler is not None
-        assert self.mask_head is not None
-        # the foreground comes first, and there is never more of it than its fraction
+    def _keypoint_loss(self, features: list[Tensor], samples: RoISamples, keypoints: Tensor) -> LossTerm:
+        assert self.keypoint_pooler is not None
+        assert self.keypoint_head is not None
         most = int(self.roi.samples * self.roi.positive_fraction)
         rois = samples.flat(samples.foreground if self._compacts(samples.boxes) else None, most)
-        logits = self.mask_head(self.mask_pooler(features, rois.boxes, rois.image), rois.labels)
-        target = self.mask_target(masks, rois.boxes, rois.image, rois.instance, logits.shape[-1])
-        return mask_loss(logits, target, rois.foreground)
+        logits = self.keypoint_head(self.keypoint_pooler(features, rois.boxes, rois.image))
+        cells, valid = keypoint_targets(keypoints[rois.image, rois.instance], rois.boxes, logits.shape[-1])
+        return keypoint_loss(logits, cells, valid & rois.foreground[:, None])
+
+    @property
+    def _most_foreground(self) -> int:
+        """An image: the foreground comes first, and there is never more of it than its fraction."""
+        return int(self.roi.samples * self.roi.positive_fraction)
+
+    def _mask_rois(self, samples: RoISamples) -> RoIs:
+        return samples.flat(samples.foreground if self._compacts(samples.boxes) else None, self._most_foreground)
+
+    def _mask_loss_on(self, regions: Tensor, rois: RoIs, batch: Batch) -> LossTerm:
+        assert self.mask_head is not None
+        if batch.masks is None:
+            raise ValueError("a mask branch needs a batch with masks")
+        logits = self.mask_head(regions, rois.labels)
+        target = self.mask_target(batch.masks, rois.boxes, rois.image, rois.instance, logits.shape[-1])
+        return self.mask_head.masks.loss(logits, rois.labels, target, rois.foreground)

@@ -18,6 +18,7 @@ class Detections:
     scores: Tensor  # float32 [N]
     labels: Tensor  # int64 [N] in 0..K-1
     masks: Tensor | None  # float32 [N, M, M]: probabilities inside the box; None without a mask branch
+    keypoints: Tensor | None = None  # float32 [N, K, 3]: x, y in the file's pixels, and score; None without a branch
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -67,3 +68,9 @@ def to_original(boxes: Tensor, sizes: Tensor, original_sizes: Tensor) -> Tensor:
     """Boxes [R, 4] of pictures of `sizes` [R, 2] in the pixels of files of `original_sizes` [R, 2], clipped."""
     ratio = original_sizes.to(boxes.dtype) / sizes.to(boxes.dtype)
     return box_ops.clip(boxes * ratio[:, [1, 0, 1, 0]], original_sizes)
+
+
+def keypoints_to_original(keypoints: Tensor, sizes: Tensor, original_sizes: Tensor) -> Tensor:
+    """Keypoints [R, K, 3] (x, y, score) of pictures of `sizes` [R, 2] in the pixels of files of `original_sizes`."""
+    ratio = original_sizes.to(keypoints.dtype) / sizes.to(keypoints.dtype)
+    return torch.cat([keypoints[..., :2] * ratio[:, None, [1, 0]], keypoints[..., 2:]], -1)

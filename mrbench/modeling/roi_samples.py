@@ -1,6 +1,6 @@
 """Which proposals the box and mask branches are trained on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -23,6 +23,11 @@ class RoIs:
     truth: Tensor  # float32 [R, 4]: its box
     foreground: Tensor  # bool [R]
     used: Tensor  # bool [R]
+
+    def only(self, keep: Tensor) -> "RoIs":
+        """Those where `keep` bool [R] says so."""
+        index = keep.nonzero()[:, 0]
+        return RoIs(*(getattr(self, f.name)[index] for f in fields(self)))
 
 
 @dataclass
@@ -83,3 +88,19 @@ def sample_rois(
         slots.foreground,
         slots.used,
     )
+
+
+@torch.no_grad()
+def rematch(moved: Tensor, rois: RoIs, boxes: Tensor, labels: Tensor, iou: float, num_classes: int) -> RoIs:
+    """The regions at their new places `moved` [R, 4], labelled anew by overlap: foreground from `iou` on.
+
+    boxes float32 [B, G, 4] and labels int64 [B, G] are the ground truth, padded with label -1. Boxes without area
+    are no longer used (Detectron2, cascade_rcnn.py, `_match_and_label_boxes`, `_create_proposals_from_boxes`).
+    """
+    used = rois.used & box_ops.has_area(moved)
+    truths = boxes[rois.image]
+    found = match(box_ops.iou(truths, moved[:, None]), labels[rois.image] >= 0, iou, iou, keep_best=False)
+    instance = found.index[:, 0]
+    foreground = used & (found.label[:, 0] == 1)
+    label = torch.where(foreground, labels[rois.image, instance], num_classes)
+    return RoIs(moved, rois.image, label, instance, boxes[rois.image, instance], foreground, used)

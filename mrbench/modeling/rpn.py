@@ -62,7 +62,7 @@ class RPN(nn.Module):
     def __init__(self, config: RPNConfig, channels: int, strides: list[int]) -> None:
         super().__init__()
         self.config = config
-        self.anchors = AnchorGrid(list(config.anchor_sizes), list(config.anchor_ratios), strides)
+        self.anchors = AnchorGrid(list(config.anchor_sizes), list(config.anchor_ratios), strides, config.round_anchors)
         self.head = RPNHead(channels, config.convs, self.anchors.per_position)
 
     def forward(self, features: list[Tensor]) -> RPNOutput:

@@ -24,7 +24,7 @@ def flat(batch: Batch) -> dict:
         value = getattr(batch, f.name)
         if isinstance(value, MaskWindows):
             found |= {f"masks.{g.name}": getattr(value, g.name) for g in fields(value)}
-        else:
+        elif value is not None:
             found[f.name] = value
     return found
 
