@@ -270,3 +270,22 @@ def test_keypoint_weights_of_torchvision_and_detectron2_have_places(tmp_path: Pa
     names = inspect(tmp_path / "m.pkl").tensors
     assert names["roi_heads.keypoint_head.conv_fcn8.weight"].shape == (512, 512, 3, 3)
     assert names["roi_heads.keypoint_head.score_lowres.weight"].shape == (512, 17, 4, 4)
+
+
+def test_a_single_maps_anchors_and_fifth_stage_come_from_detectrons_order(tmp_path: Path) -> None:
+    """Detectron's anchors 0 to 4 are all sizes of the first ratio; ours 0 to 2 all ratios of the first size."""
+    blobs = {
+        "res2_0_branch2a_w": np.zeros((4, 4, 1, 1), np.float32),
+        "res5_0_branch2a_w": np.ones((4, 4, 1, 1), np.float32),
+        "rpn_cls_logits_w": np.arange(15, dtype=np.float32)[:, None, None, None],
+        "rpn_bbox_pred_b": np.arange(60, dtype=np.float32),
+        "cls_score_b": np.arange(81, dtype=np.float32),
+    }
+    (tmp_path / "c4.pkl").write_bytes(pickle.dumps({"blobs": blobs}, protocol=2))
+    found = inspect(tmp_path / "c4.pkl").translated()
+    assert not found.unplaced
+    assert "res5.0.conv1.weight" in found.tensors
+    assert "backbone.layer4.0.conv1.weight" not in found.tensors
+    assert found.tensors["rpn.head.objectness.weight"].flatten()[:4].tolist() == [0, 5, 10, 1]
+    assert found.tensors["rpn.head.deltas.bias"][:8].tolist() == [0, 1, 2, 3, 20, 21, 22, 23]
+    assert found.tensors["box_head.classes.bias"][[0, 79, 80]].tolist() == [1, 80, 0]
