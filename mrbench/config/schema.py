@@ -124,9 +124,8 @@ class BoxHeadConfig:
 @dataclass
 class MaskHeadConfig:
     enabled: bool = True  # False: Faster R-CNN
-    kind: str = choice(
-        "fcn", "fcn", "mlp", "res5"
-    )  # mlp: fully connected; res5: fcn on the box head's fifth stage (C4)
+    # mlp: fully connected layers; res5: fcn on the fifth stage of the body, run once for boxes and masks (C4)
+    kind: str = choice("fcn", "fcn", "mlp", "res5")
     loss: str = choice("sigmoid", "sigmoid", "softmax")  # a binary mask a class, or one over classes at each pixel
     fcs: int = number(2, 1)  # kind=mlp: hidden layers
     fc_channels: int = number(1024, 1)
