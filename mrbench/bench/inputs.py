@@ -26,15 +26,21 @@ def synthetic_batches(
     classes: int = COCO_CLASSES,
     masks: bool = True,
     seed: int = 0,
+    keypoints: int = 0,
 ) -> list[Batch]:
     """`count` different batches of `images` pictures of `height` x `width` pixels (padded to a multiple of 32).
 
     A picture is noise with `instances` filled ellipses on it, whose sides are drawn log-uniformly between 8 pixels
     (or the picture's side) and three quarters of the picture's, which has COCO's large share of small instances.
+    With `keypoints`, each has so many, all in sight, in its box.
     The same arguments give the same batches; the iteration is 0 in all, and with it the learning rate.
     """
     generator = torch.Generator().manual_seed(seed)
-    return [_batch(generator, images, height, width, instances, classes, masks) for _ in range(count)]
+    batches = [_batch(generator, images, height, width, instances, classes, masks) for _ in range(count)]
+    if keypoints:
+        for batch in batches:
+            batch.keypoints = _keypoints(generator, batch.boxes, keypoints)
+    return batches
 
 
 def _batch(
@@ -69,6 +75,14 @@ def _batch(
         image_ids=list(range(images)),
         iteration=0,
     )
+
+
+def _keypoints(generator: torch.Generator, boxes: torch.Tensor, number: int) -> torch.Tensor:
+    """[B, G, number, 3] anywhere in boxes [B, G, 4]; the padding's are not in sight."""
+    within = torch.rand(*boxes.shape[:2], number, 2, generator=generator)
+    size = (boxes[..., 2:] - boxes[..., :2])[:, :, None]
+    seen = (size.amax(-1, keepdim=True) > 0).float().expand(-1, -1, number, 1) * 2
+    return torch.cat([boxes[:, :, None, :2] + within * size, seen], -1)
 
 
 def _place(generator: torch.Generator, height: int, width: int) -> tuple[int, int, int, int]:

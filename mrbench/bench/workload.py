@@ -83,9 +83,10 @@ def _inputs(config: RunConfig, workload: Workload) -> tuple[list[Batch], int]:
         return data_batches(config, workload.mode, DIFFERENT_BATCHES, workload.batch)
     classes = config.data.shapes.classes if config.data.kind == "shapes" else COCO_CLASSES
     height, width = workload.image_size
-    masks = config.model.mask_head.enabled
+    head, masks = config.model.keypoint_head, config.model.mask_head.enabled
+    keypoints = head.keypoints if head.enabled else 0
     batches = synthetic_batches(
-        DIFFERENT_BATCHES, workload.batch, height, width, workload.instances, classes, masks, config.seed
+        DIFFERENT_BATCHES, workload.batch, height, width, workload.instances, classes, masks, config.seed, keypoints
     )
     return batches, classes
 

@@ -129,12 +129,7 @@ def _evaluate_weights(
     if not weights.is_file():
         raise UserError(f"There is no file {weights}.")
     from mrbench.engine.evaluate import evaluate_run
-    from mrbench.weights.files import OWN, inspect
-    from mrbench.weights.load import describe
 
-    file = inspect(weights)
-    if file.layout is not OWN:
-        typer.echo("\n".join(describe(file)), err=True)
     with TemporaryDirectory() as folder:
         return evaluate_run(Run(out or Path(folder)), config, weights=weights)
 

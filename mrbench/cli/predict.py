@@ -92,7 +92,8 @@ def _detect(
     check_precision(config.precision.kind, device)
     set_matmul_precision(config.precision.kind)
     model = build_detector(config.model, len(pictures.categories))
-    load_model_weights(weights, model, config.model.weights_mismatch)
+    for line in load_model_weights(weights, model, config.model.weights_mismatch).lines():
+        typer.echo(line, err=True)
     config.runtime.num_workers = min(config.runtime.num_workers, len(pictures) // 8)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:

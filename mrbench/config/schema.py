@@ -33,7 +33,8 @@ class BackboneConfig:
 
     kind: str = choice("resnet", "resnet", "regnet_x_4gf", "regnet_y_4gf")
     depth: int = field(default=50, metadata={"choices": (10, 18, 34, 50, 101, 152)})
-    width: int = number(64, 8)  # channels of the stem; a bottleneck stage puts out 4x, 8x, 16x, 32x this
+    # channels of the stem; a bottleneck stage puts out 4x, 8x, 16x, 32x this. RegNets scale with it; 64 as published
+    width: int = number(64, 8)
     stem: str = choice("7x7", "7x7", "3x3")  # 7x7/2 and max-pool, or two 3x3/2 convolutions
     norm: str = choice("frozen_bn", *NORMS)
     freeze_at: int = number(2, 0, 5)  # stages kept at their initial weights: 1 stem, 2 stem and res2 (Detectron2)
@@ -66,7 +67,7 @@ class RPNConfig:
     """Region proposal network (Ren et al. 2015), shared over the levels of the pyramid."""
 
     convs: int = number(1, 1)  # 3x3 convolutions before the two predictors
-    anchor_sizes: list[float] = values(32, 64, 128, 256, 512)  # one a level, pixels
+    anchor_sizes: list[float] = values(32, 64, 128, 256, 512)  # one a level, or all on a single map; pixels
     anchor_ratios: list[float] = values(0.5, 1.0, 2.0)  # height over width
     round_anchors: bool = False  # anchors' corners on whole pixels before they are moved (torchvision)
     foreground_iou: float = number(0.7, 0, 1)
@@ -123,7 +124,8 @@ class BoxHeadConfig:
 @dataclass
 class MaskHeadConfig:
     enabled: bool = True  # False: Faster R-CNN
-    kind: str = choice("fcn", "fcn", "mlp", "res5")  # mlp: fully connected layers; res5: shares the box head's (C4)
+    # mlp: fully connected layers; res5: fcn on the fifth stage of the body, run once for boxes and masks (C4)
+    kind: str = choice("fcn", "fcn", "mlp", "res5")
     loss: str = choice("sigmoid", "sigmoid", "softmax")  # a binary mask a class, or one over classes at each pixel
     fcs: int = number(2, 1)  # kind=mlp: hidden layers
     fc_channels: int = number(1024, 1)

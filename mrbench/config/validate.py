@@ -3,7 +3,7 @@
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from mrbench.config.schema import RunConfig
+from mrbench.config.schema import BackboneConfig, ModelConfig, RunConfig
 from mrbench.config.suggest import did_you_mean
 from mrbench.errors import UserError
 
@@ -47,12 +47,8 @@ def _range(key: str, pair: list[Any]) -> None:
 
 def _validate_together(config: RunConfig) -> None:
     model, schedule = config.model, config.schedule
-    levels = 5 if model.neck.last_level == "pool" else 4
-    _require(
-        len(model.rpn.anchor_sizes) == levels,
-        f"model.rpn.anchor_sizes has {len(model.rpn.anchor_sizes)} sizes for {levels} pyramid levels",
-        "Give one size for each of P2..P5, and one for P6 where model.neck.last_level=pool.",
-    )
+    _backbone(model.backbone)
+    _neck(model)
     _require(bool(model.rpn.anchor_ratios), "model.rpn.anchor_ratios is empty", "Give at least one, as [1.0].")
     for key, length in (("pixel_mean", 3), ("pixel_std", 3)):
         _require(len(getattr(model, key)) == length, f"model.{key} needs {length} numbers (R, G, B)")
@@ -120,3 +116,67 @@ def _cascade(config: RunConfig) -> None:
         "Set model.box_head.class_agnostic=true.",
     )
     _require(head.kind == "fc", "model.box_head.cascade is for model.box_head.kind=fc only")
+
+
+def _backbone(body: BackboneConfig) -> None:
+    _require(
+        set(body.deformable) <= {3, 4, 5},
+        f"model.backbone.deformable={body.deformable} has stages that cannot be deformable",
+        "Give some of 3, 4 and 5, as [3, 4, 5].",
+    )
+    if body.kind != "resnet":
+        plain = not (body.dilated_c5 or body.non_local or body.deformable) and body.groups == 1
+        _require(
+            plain,
+            f"model.backbone.kind={body.kind} has its own groups, and no dilated_c5, non_local or deformable",
+            "Leave them out, or set model.backbone.kind=resnet.",
+        )
+        return
+    bottlenecks = body.depth >= 50
+    of_bottlenecks = body.groups > 1 or body.width_per_group != 64 or body.dilated_c5 or bool(body.deformable)
+    _require(
+        bottlenecks or not of_bottlenecks,
+        f"model.backbone.depth={body.depth} has no bottlenecks, which groups, dilated_c5 and deformable are for",
+        "Set model.backbone.depth=50, or a deeper one.",
+    )
+
+
+def _neck(model: ModelConfig) -> None:
+    neck, sizes, box, mask = model.neck, model.rpn.anchor_sizes, model.box_head, model.mask_head
+    if neck.kind == "fpn":
+        levels = 5 if neck.last_level == "pool" else 4
+        _require(
+            len(sizes) == levels,
+            f"model.rpn.anchor_sizes has {len(sizes)} sizes for {levels} pyramid levels",
+            "Give one size for each of P2..P5, and one for P6 where model.neck.last_level=pool.",
+        )
+    _require(bool(sizes), "model.rpn.anchor_sizes is empty", "Give at least one, as [32, 64, 128, 256, 512].")
+    _require(
+        neck.kind == "c5" or not model.backbone.dilated_c5,
+        f"model.backbone.dilated_c5=true does not go with model.neck.kind={neck.kind}",
+        "Set model.neck.kind=c5.",
+    )
+    _require(
+        (neck.kind == "c4") == (box.kind == "res5"),
+        f"model.box_head.kind={box.kind} does not go with model.neck.kind={neck.kind}",
+        "With neck.kind=c4 the fifth stage is the head: model.box_head.kind=res5, and only there.",
+    )
+    if box.kind == "res5":
+        _require(
+            not box.convs and not box.cascade,
+            "model.box_head.kind=res5 has neither convs nor a cascade",
+            "Set model.box_head.convs=0 and model.box_head.cascade=[].",
+        )
+    if not mask.enabled:
+        return
+    _require(
+        (box.kind == "res5") == (mask.kind == "res5"),
+        f"model.mask_head.kind={mask.kind} does not go with model.box_head.kind={box.kind}",
+        "The fifth stage is the head of both (kind=res5) or of neither.",
+    )
+    _require(
+        mask.kind != "res5" or model.pooler.box_size == model.pooler.mask_size,
+        f"model.mask_head.kind=res5 shares the box head's regions, but model.pooler.box_size={model.pooler.box_size} "
+        f"and mask_size={model.pooler.mask_size}",
+        "Set both to 14.",
+    )

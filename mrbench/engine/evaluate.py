@@ -1,6 +1,7 @@
 """COCO's numbers for a model or a finished run, computed by all its processes."""
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -160,7 +161,10 @@ def _evaluate_process(
         if model is None:
             assert weights is not None
             model = build_detector(config.model, len(dataset.categories))
-            checkpoint.load_model_weights(weights, model, config.model.weights_mismatch)
+            loaded = checkpoint.load_model_weights(weights, model, config.model.weights_mismatch)
+            if world.main:
+                for line in loaded.lines():
+                    print(line, file=sys.stderr)
         result = evaluate_model(model.to(device), config, dataset, device, world)
         if result is not None:
             write_result(Run(folder), config, result, iteration)

@@ -1,4 +1,4 @@
-"""Instances drawn on pictures: translucent masks with thin outlines, boxes and legible labels.
+"""Instances drawn on pictures: translucent masks with thin outlines, keypoints, boxes and legible labels.
 
 Colours are those of Okabe and Ito (2008), which people with any colour vision tell apart.
 """
@@ -21,6 +21,7 @@ PALETTE = (
     (0, 114, 178),  # blue
 )
 OPACITY = 0.42  # of a mask
+SURE = 0.05  # a keypoint's least score to be drawn (Detectron2, utils/visualizer.py)
 LEGIBLE = 640  # pixels of the longer side; smaller pictures are enlarged by a whole number, or no label is readable
 MARGIN = 8  # pixels between pictures that stand side by side
 
@@ -34,12 +35,15 @@ def draw(
     masks: Sequence[NDArray[Any]] | None = None,
     scores: Sequence[float] | None = None,
     names: Sequence[str] = (),
+    keypoints: Sequence[NDArray[Any]] | None = None,
 ) -> Image.Image:
     """A copy of `image` with instances on it; small pictures come back enlarged.
 
     boxes [N, 4] xyxy in pixels; labels [N] in 0..K-1, shown by `names` where there are any; masks [N] bool
-    [height, width]; scores [N] in 0..1. Colours tell the classes; where there is one class only, they tell the
-    instances and its name is not written. In a crowded picture labels without a free place are left out.
+    [height, width]; scores [N] in 0..1; keypoints [N] float [K, 3] of x, y and visibility or score, of which those
+    that are neither annotated nor found with some certainty are left out. Colours tell the classes; where there is
+    one class only, they tell the instances and its name is not written. In a crowded picture labels without a free
+    place are left out.
     """
     factor = max(1, round(LEGIBLE / max(image.size)))
     canvas = image.convert("RGB").resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
@@ -56,6 +60,9 @@ def draw(
     for n in large_first:
         x1, y1, x2, y2 = (float(value) * factor for value in boxes[n])
         pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colours[n], width=line)
+    if keypoints is not None:
+        for n in large_first:
+            _dots(pen, np.asarray(keypoints[n]) * [factor, factor, 1], colours[n], 1.5 * line)
     font = ImageFont.load_default(size=min(28, max(11, max(canvas.size) / 48)))
     taken: list[Box] = []
     for n in range(len(labels)):
@@ -71,7 +78,7 @@ def draw(
 def draw_coco(
     image: Image.Image, items: Sequence[Mapping[str, Any]], categories: Sequence[tuple[int, str]]
 ) -> Image.Image:
-    """`draw` for COCO annotations or results (bbox xywh, category_id, segmentation, score) of one image.
+    """`draw` for COCO annotations or results (bbox xywh, category_id, segmentation, keypoints, score) of one image.
 
     categories: (id, name) of all categories in order. Crowd regions are left out.
     """
@@ -81,9 +88,13 @@ def draw_coco(
     masks = None
     if items and all(item.get("segmentation") for item in items):
         masks = [_decode(item["segmentation"], image.height, image.width) for item in items]
+    keypoints = None
+    if items and all(item.get("keypoints") for item in items):
+        # COCO numbers the pixel that a keypoint lies on; its centre is half a pixel further
+        keypoints = [np.reshape(item["keypoints"], (-1, 3)) + [0.5, 0.5, 0] for item in items]
     scores = [float(item["score"]) for item in items] if items and "score" in items[0] else None
     labels = [place[item["category_id"]] for item in items]
-    return draw(image, boxes, labels, masks, scores, [name for _, name in categories])
+    return draw(image, boxes, labels, masks, scores, [name for _, name in categories], keypoints)
 
 
 def draw_comparison(
@@ -107,6 +118,13 @@ def draw_comparison(
         sheet.paste(picture, (left, head))
         pen.text((left + 2, head / 2), title, fill="black", font=font, anchor="lm")
     return sheet
+
+
+def _dots(pen: ImageDraw.ImageDraw, keypoints: NDArray[Any], colour: tuple[int, int, int], radius: float) -> None:
+    """Rimmed dots, which are seen on masks of the same colour."""
+    for x, y, sure in keypoints:
+        if sure > SURE:
+            pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour, outline="black")
 
 
 def _area(box: Sequence[float] | NDArray[Any]) -> float:

@@ -7,16 +7,18 @@ from torch import Tensor
 
 
 class AnchorGrid:
-    """One size a level, one box a ratio (height over width), centred on multiples of the stride.
+    """For each of a level's sizes one box a ratio (height over width), centred on multiples of the stride.
 
     Centres and shapes are not rounded (Detectron2's DefaultAnchorGenerator with offset 0), but for the corners where
     `rounded` says so (torchvision's AnchorGenerator, `generate_anchors`). Grids are kept, because
     few picture shapes occur in a run.
     """
 
-    def __init__(self, sizes: list[float], ratios: list[float], strides: list[int], rounded: bool = False) -> None:
+    def __init__(
+        self, sizes: list[list[float]], ratios: list[float], strides: list[int], rounded: bool = False
+    ) -> None:
         self.strides = strides
-        cells = [_cell(size, ratios) for size in sizes]
+        cells = [torch.cat([_cell(size, ratios) for size in of_level]) for of_level in sizes]
         self.cells = [cell.round() for cell in cells] if rounded else cells  # a level: [A, 4] around the origin
         self._kept: dict[tuple[tuple[tuple[int, int], ...], torch.device], Tensor] = {}
 
@@ -25,7 +27,7 @@ class AnchorGrid:
         return len(self.cells[0])
 
     def __call__(self, shapes: list[tuple[int, int]], device: torch.device) -> Tensor:
-        """All anchors [N, 4] for levels of the given (height, width); order: level, row, column, ratio."""
+        """All anchors [N, 4] for levels of the given (height, width); order: level, row, column, size, ratio."""
         key = (tuple(shapes), device)
         if key not in self._kept:
             if len(self._kept) > 256:
@@ -37,6 +39,15 @@ class AnchorGrid:
                 ]
             ).to(device)
         return self._kept[key]
+
+
+def sizes_of_levels(sizes: list[float], levels: int) -> list[list[float]]:
+    """All of them on a single map, else one a level. Raises ValueError where there are not as many as levels."""
+    if levels == 1:
+        return [list(sizes)]
+    if len(sizes) != levels:
+        raise ValueError(f"{len(sizes)} sizes of anchors for {levels} levels")
+    return [[size] for size in sizes]
 
 
 def _cell(size: float, ratios: list[float]) -> Tensor:

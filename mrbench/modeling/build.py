@@ -1,19 +1,25 @@
 """From a model's configuration to the network."""
 
+from functools import partial
+
 from mrbench.config.schema import BackboneConfig, MaskHeadConfig, ModelConfig
 from mrbench.errors import UserError
+from mrbench.modeling.body import Body
 from mrbench.modeling.box_head import BoxHead
 from mrbench.modeling.cascade import CascadeHead
 from mrbench.modeling.detector import MaskRCNN
-from mrbench.modeling.fpn import FPN
+from mrbench.modeling.fpn import FPN, AveragingFPN
 from mrbench.modeling.keypoint_head import KeypointHead
 from mrbench.modeling.mask_head import MaskBranch, MaskHead
 from mrbench.modeling.mlp_mask_head import MlpMaskHead
 from mrbench.modeling.norm import averages_over_samples
 from mrbench.modeling.pooler import Pooler
 from mrbench.modeling.pretrained import load_backbone
+from mrbench.modeling.regnet import RegNet
+from mrbench.modeling.res5 import AveragedBoxHead, Res5MaskRCNN
 from mrbench.modeling.resnet import ResNet
 from mrbench.modeling.rpn import RPN
+from mrbench.modeling.single_map import SingleMap
 
 HEAD_LEVELS = 4  # the heads see P2..P5
 
@@ -24,8 +30,9 @@ def build_detector(config: ModelConfig, num_classes: int) -> MaskRCNN:
     Raises UserError where parts of the configuration do not fit together or the weights do not fit the body.
     """
     body = build_backbone(config.backbone, config.group_size)
-    neck = FPN(body.out_channels, config.neck.channels, config.neck.norm, config.group_size, config.neck.last_level)
-    if len(config.rpn.anchor_sizes) != len(neck.strides):
+    res5 = body.take_last_stage() if config.neck.kind == "c4" else None
+    neck = build_neck(config, body)
+    if len(neck.strides) > 1 and len(config.rpn.anchor_sizes) != len(neck.strides):
         raise UserError(
             f"model.rpn.anchor_sizes has {len(config.rpn.anchor_sizes)} values, "
             f"but the pyramid has {len(neck.strides)} levels.",
@@ -36,18 +43,21 @@ def build_detector(config: ModelConfig, num_classes: int) -> MaskRCNN:
             "model.pooler.method=separable needs a fixed number of sampling points.",
             "Set model.pooler.sampling_ratio=2, or model.pooler.method=torchvision.",
         )
-    channels, pooler, group_size = config.neck.channels, config.pooler, config.group_size
+    channels, pooler, group_size = neck.channels, config.pooler, config.group_size
     strides = neck.strides[:HEAD_LEVELS]
     with_masks, mask_size = config.mask_head.enabled, pooler.mask_size
     with_keypoints = config.keypoint_head.enabled
-    return MaskRCNN(
+    # the channels of what the box and mask branches stand on
+    make, regions = (partial(Res5MaskRCNN, res5[0]), res5[1]) if res5 else (MaskRCNN, channels)
+    norms = [config.box_head.norm, config.mask_head.norm] + ([config.backbone.norm] if res5 else [])
+    return make(
         backbone=body,
         neck=neck,
         rpn=RPN(config.rpn, channels, neck.strides),
         box_pooler=Pooler(pooler, pooler.box_size, strides),
-        box_head=build_box_head(config, channels, num_classes),
+        box_head=build_box_head(config, regions, num_classes),
         mask_pooler=Pooler(pooler, mask_size, strides) if with_masks else None,
-        mask_head=build_mask_head(config.mask_head, channels, mask_size, num_classes, group_size)
+        mask_head=build_mask_head(config.mask_head, regions, mask_size, num_classes, group_size)
         if with_masks
         else None,
         roi=config.roi,
@@ -55,30 +65,51 @@ def build_detector(config: ModelConfig, num_classes: int) -> MaskRCNN:
         num_classes=num_classes,
         pixel_mean=list(config.pixel_mean),
         pixel_std=list(config.pixel_std),
-        compact=averages_over_samples(config.box_head.norm) or averages_over_samples(config.mask_head.norm),
+        compact=any(averages_over_samples(norm) for norm in norms),
         keypoint_pooler=Pooler(pooler, pooler.keypoint_size, strides) if with_keypoints else None,
         keypoint_head=KeypointHead(config.keypoint_head, channels) if with_keypoints else None,
     )
 
 
-def build_backbone(config: BackboneConfig, group_size: int | None) -> ResNet:
-    body = ResNet(
-        depth=config.depth,
-        width=config.width,
-        stem=config.stem,
-        norm=config.norm,
-        group_size=group_size,
-        freeze_at=config.freeze_at,
-        stride_in_1x1=config.stride_in_1x1,
-    )
+def build_backbone(config: BackboneConfig, group_size: int | None) -> Body:
+    """The body with all of its stages, filled from `config.weights` where that is set."""
+    body: Body
+    if config.kind == "resnet":
+        body = ResNet(
+            depth=config.depth,
+            width=config.width,
+            stem=config.stem,
+            norm=config.norm,
+            group_size=group_size,
+            freeze_at=config.freeze_at,
+            stride_in_1x1=config.stride_in_1x1,
+            groups=config.groups,
+            width_per_group=config.width_per_group,
+            dilated_c5=config.dilated_c5,
+            deformable=config.deformable,
+            non_local=config.non_local,
+        )
+    else:
+        body = RegNet(config.kind, config.width, config.norm, group_size, config.freeze_at)
     if config.weights is not None:
         load_backbone(body, config)
     return body
 
 
+def build_neck(config: ModelConfig, body: Body) -> FPN | SingleMap:
+    """What stands on the stages that `body` has, for the RPN and the poolers to see."""
+    neck = config.neck
+    if neck.kind != "fpn":
+        return SingleMap(body.out_channels, body.strides)
+    kind = AveragingFPN if neck.fuse == "avg" else FPN
+    return kind(body.out_channels, neck.channels, neck.norm, config.group_size, neck.last_level)
+
+
 def build_box_head(config: ModelConfig, in_channels: int, num_classes: int) -> BoxHead | CascadeHead:
     """The box branch, or one for each IoU of a cascade, on regions [R, in_channels, box_size, box_size]."""
     ious = config.box_head.cascade
+    if config.box_head.kind == "res5":
+        return AveragedBoxHead(config.box_head, in_channels, num_classes, config.group_size)
     heads = [
         BoxHead(config.box_head, in_channels, config.pooler.box_size, num_classes, config.group_size)
         for _ in range(len(ious) or 1)

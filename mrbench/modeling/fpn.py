@@ -1,5 +1,6 @@
 """The feature pyramid (Lin et al. 2017): P2..P5, and P6 for the RPN."""
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
@@ -19,6 +20,7 @@ class FPN(FeaturePyramidNetwork):
     ) -> None:
         extra = LastLevelMaxPool() if last_level == "pool" else None
         super().__init__(in_channels, channels, extra, norm_factory(norm, group_size))
+        self.channels = channels
         self.strides = [4 * 2**i for i in range(len(in_channels) + (extra is not None))]
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -27,3 +29,17 @@ class FPN(FeaturePyramidNetwork):
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """C2..C5 -> P2..P5 (P6), each [B, channels, H / stride, W / stride]."""
         return list(super().forward({str(i): f for i, f in enumerate(features)}).values())
+
+
+class AveragingFPN(FPN):
+    """A level is joined with the one above it by their mean instead of their sum (Detectron2's fuse_type "avg")."""
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """C2..C5 -> P2..P5 (P6), each [B, channels, H / stride, W / stride]."""
+        joined = [inner(f) for inner, f in zip(self.inner_blocks, features, strict=True)]
+        for i in reversed(range(len(joined) - 1)):
+            joined[i] = (joined[i] + F.interpolate(joined[i + 1], size=joined[i].shape[-2:])) / 2
+        levels = [layer(x) for layer, x in zip(self.layer_blocks, joined, strict=True)]
+        if self.extra_blocks is not None:
+            levels, _ = self.extra_blocks(levels, features, [str(i) for i in range(len(levels))])
+        return levels

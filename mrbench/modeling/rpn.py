@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mrbench.config.schema import RPNConfig
 from mrbench.modeling import boxes as box_ops
 from mrbench.modeling import init, sampling
-from mrbench.modeling.anchors import AnchorGrid
+from mrbench.modeling.anchors import AnchorGrid, sizes_of_levels
 from mrbench.modeling.losses import LossTerm, smooth_l1
 from mrbench.modeling.matcher import match
 from mrbench.modeling.widen import at_least_float32
@@ -62,7 +62,8 @@ class RPN(nn.Module):
     def __init__(self, config: RPNConfig, channels: int, strides: list[int]) -> None:
         super().__init__()
         self.config = config
-        self.anchors = AnchorGrid(list(config.anchor_sizes), list(config.anchor_ratios), strides, config.round_anchors)
+        sizes = sizes_of_levels(list(config.anchor_sizes), len(strides))
+        self.anchors = AnchorGrid(sizes, list(config.anchor_ratios), strides, config.round_anchors)
         self.head = RPNHead(channels, config.convs, self.anchors.per_position)
 
     def forward(self, features: list[Tensor]) -> RPNOutput:

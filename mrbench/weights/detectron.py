@@ -42,6 +42,9 @@ NAMES = Names(
         ("conv_rpn_fpn2", "rpn.head.convs.0"),
         ("rpn_cls_logits_fpn2", "rpn.head.objectness"),
         ("rpn_bbox_pred_fpn2", "rpn.head.deltas"),
+        ("conv_rpn", "rpn.head.convs.0"),
+        ("rpn_cls_logits", "rpn.head.objectness"),
+        ("rpn_bbox_pred", "rpn.head.deltas"),
         ("head_conv{n}", "box_head.convs.{3n-3}"),
         ("head_conv{n}_gn", "box_head.convs.{3n-2}"),
         ("fc{n}", "box_head.fcs.{n-6}"),
@@ -82,9 +85,32 @@ def _translate(state: Mapping[str, Tensor]) -> Translated:
             layer = place.removesuffix(".weight")
             found.tensors[f"{layer}.running_mean"] = torch.zeros_like(tensor)
             found.tensors[f"{layer}.running_var"] = torch.full_like(tensor, 1 - EPS)
+    if "rpn_cls_logits_w" in state:
+        _sizes_first(found.tensors)
+    fifth_stage_to_heads(found.tensors)
     background_last(found.tensors, box=True, mask=True)
     blue_first(found.tensors)
     return found
+
+
+def _sizes_first(tensors: dict[str, Tensor]) -> None:
+    """On a single map an anchor has three ratios and each of these all sizes (modeling/generate_anchors.py); here it
+    is the other way round."""
+    ratios = 3
+    for name in list(tensors):
+        if name.startswith(("rpn.head.objectness.", "rpn.head.deltas.")):
+            numbers = 4 if "deltas" in name else 1
+            value = tensors[name]
+            rest = value.shape[1:]
+            tensors[name] = value.view(ratios, -1, numbers, *rest).transpose(0, 1).reshape(-1, *rest)
+
+
+def fifth_stage_to_heads(tensors: dict[str, Tensor]) -> None:
+    """The fifth stage is the heads' own (C4) where there is neither a pyramid nor a fully connected layer."""
+    if any(name.startswith("neck.") or ".fcs." in name for name in tensors):
+        return
+    for name in [name for name in tensors if name.startswith("backbone.layer4.")]:
+        tensors[name.replace("backbone.layer4.", "res5.")] = tensors.pop(name)
 
 
 def background_last(tensors: dict[str, Tensor], box: bool, mask: bool) -> None:

@@ -1,6 +1,6 @@
 """Detectron2's names of an R-CNN with a ResNet or RegNet body, turned into ours and back.
 
-With FPN: Faster, Mask, Keypoint and Cascade R-CNN (modeling/roi_heads); without it what has no res5 in the heads.
+Faster, Mask, Keypoint and Cascade R-CNN (modeling/roi_heads) with FPN, C4 or dilated C5.
 """
 
 from collections.abc import Collection, Mapping
@@ -16,10 +16,12 @@ BODY = "backbone.bottom_up"  # with a pyramid; without one the body itself is th
 
 
 def _body(theirs: str) -> list[tuple[str, str]]:
-    stage, ours = f"{theirs}.res{{s}}.{{b}}", "backbone.layer{s-1}.{b}"
+    stem = [(f"{theirs}.stem.conv1", "backbone.conv1"), (f"{theirs}.stem.conv1.norm", "backbone.bn1")]
+    return stem + _stage(f"{theirs}.res{{s}}.{{b}}", "backbone.layer{s-1}.{b}")
+
+
+def _stage(stage: str, ours: str) -> list[tuple[str, str]]:
     return [
-        (f"{theirs}.stem.conv1", "backbone.conv1"),
-        (f"{theirs}.stem.conv1.norm", "backbone.bn1"),
         (f"{stage}.conv{{c}}", f"{ours}.conv{{c}}"),
         (f"{stage}.conv{{c}}.norm", f"{ours}.bn{{c}}"),
         (f"{stage}.conv{{c}}_offset", f"{ours}.conv{{c}}.offset"),
@@ -46,6 +48,7 @@ NAMES = Names(
         *_body(BODY),
         *_body("backbone"),
         *_regnet(),
+        *_stage("roi_heads.res5.{b}", "res5.{b}"),  # C4: the fifth stage on every region
         ("backbone.fpn_lateral{s}", "neck.inner_blocks.{s-2}.0"),
         ("backbone.fpn_lateral{s}.norm", "neck.inner_blocks.{s-2}.1"),
         ("backbone.fpn_output{s}", "neck.layer_blocks.{s-2}.0"),

@@ -75,7 +75,7 @@ def inspect(path: Path) -> WeightFile:
         content, settings = _read_safetensors(path)
     else:
         raise UserError(
-            f"{path} is not a file of weights.",
+            f"{path} is not a checkpoint or another file of weights.",
             "Read are .pth and .pt of torch.save, .pkl of Detectron2 and Detectron, .npz of tensorpack, safetensors.",
         )
     iteration = content.get("iteration") if isinstance(content, Mapping) else None

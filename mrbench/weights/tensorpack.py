@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
-from mrbench.weights.detectron import background_last
+from mrbench.weights.detectron import background_last, fifth_stage_to_heads
 from mrbench.weights.layout import IMAGENET_MEAN, IMAGENET_STD, Layout, Settings, Translated, blue_first
 from mrbench.weights.names import Names
 
@@ -39,6 +39,8 @@ NAMES = Names(
         ("fastrcnn/fc{n}", "box_head.fcs.{n-6}"),
         ("fastrcnn/outputs/class", "box_head.classes"),
         ("fastrcnn/outputs/box", "box_head.deltas"),
+        ("fastrcnn/class", "box_head.classes"),  # C4
+        ("fastrcnn/box", "box_head.deltas"),
         ("cascade_rcnn_stage{k+1}/head/fc{n}", "box_head.stages.{k}.fcs.{n-6}"),
         ("cascade_rcnn_stage{k+1}/outputs/class", "box_head.stages.{k}.classes"),
         ("cascade_rcnn_stage{k+1}/outputs/box", "box_head.stages.{k}.deltas"),
@@ -78,6 +80,7 @@ def _translate(state: Mapping[str, Tensor]) -> Translated:
             # (height, width, in, out), of deconvolutions (height, width, out, in); fully connected (in, out)
             tensor = tensor.permute(3, 2, 0, 1) if tensor.dim() == 4 else tensor.T
         found.tensors[place] = tensor.contiguous()
+    fifth_stage_to_heads(found.tensors)
     background_last(found.tensors, box=True, mask=False)
     blue_first(found.tensors)
     return found

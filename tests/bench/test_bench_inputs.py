@@ -77,3 +77,15 @@ def test_a_data_set_s_first_batches() -> None:
     assert [len(batch) for batch in batches] == [2, 2, 2]
     assert classes == config.data.shapes.classes
     assert [len(batch) for batch in data_batches(config, "infer", 3, 2)[0]] == [2]
+
+
+def test_keypoints_lie_in_their_boxes():
+    [batch], [plain] = (synthetic_batches(1, 2, 64, 96, instances=3, keypoints=number) for number in (17, 0))
+    assert plain.keypoints is None
+    assert torch.equal(batch.images, plain.images)
+    xy, boxes = batch.keypoints[..., :2], batch.boxes[:, :, None]
+    assert batch.keypoints.shape == (2, 3, 17, 3)
+    assert bool(((xy >= boxes[..., :2]) & (xy <= boxes[..., 2:])).all())
+    assert bool((batch.keypoints[..., 2] == 2).all())
+    [empty] = synthetic_batches(1, 2, 64, 96, instances=0, keypoints=5)
+    assert not empty.keypoints[..., 2].any()

@@ -75,3 +75,13 @@ def test_coco_entries_with_polygons_and_rle_and_without_crowds(picture):
     sheet = draw_comparison(picture, [("truth", items), ("found", results)], [(4, "four"), (9, "nine")])
     assert sheet.width == 2 * 800 + 8
     assert sheet.height > 600
+
+
+def test_keypoints_are_dots_where_they_were_found(picture):
+    points = [100, 80, 2, 200, 90, 1, 300, 100, 0]  # the last is not annotated
+    item = {"bbox": [50, 50, 400, 300], "category_id": 3, "keypoints": points}
+    drawn = np.asarray(draw_coco(picture, [item], [(3, "person"), (4, "dog")]))
+    for x, y in ((100, 80), (200, 90)):
+        assert (drawn[y, x] == PALETTE[0]).all()
+    assert (drawn[100, 300] == 128).all()
+    assert (drawn[200, 200] == 128).all()

@@ -73,7 +73,7 @@ def test_a_ground_truth_that_meets_no_anchor_makes_no_foreground() -> None:
 
 
 def test_anchors_by_hand() -> None:
-    grid = AnchorGrid([32, 64], [0.5, 1.0, 2.0], [4, 8])
+    grid = AnchorGrid([[32], [64]], [0.5, 1.0, 2.0], [4, 8])
     anchors = grid([(2, 3), (1, 2)], torch.device("cpu"))
     assert anchors.shape == ((6 + 2) * 3, 4)
     side = 32 * 2**0.5

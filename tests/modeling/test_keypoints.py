@@ -135,16 +135,19 @@ def test_parts_of_a_batch_count_what_their_losses_count(shared, masks):
 
 
 def test_two_pictures_are_learned(shared):
-    config = compose([*TRAIN, f"data.root={shared / 'data/coco-mini'}", "model.mask_head.enabled=false"])
+    # the ground truth and no proposals but one: what is to be learned stays the same from step to step
+    narrow = ["model.rpn.post_nms_train=1", "model.roi.samples=16", "model.backbone.width=16"]
+    narrow += ["model.keypoint_head.channels=64", "model.mask_head.enabled=false"]
+    config = compose([*TRAIN, f"data.root={shared / 'data/coco-mini'}", *narrow])
     config.runtime.num_workers = 0
     config.schedule.images_per_batch = 2
     config.augmentation.flip = 0.0
     batch = next(train_loader(open_split(config.data, "train"), config))
     torch.manual_seed(0)
     model = build_detector(config.model, 1)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     course = []
-    while len(course) < 200 and (not course or course[-1] > course[0] / 12):
+    while len(course) < 150 and (not course or course[-1] > course[0] / 12):
         term = model(batch)
         loss = sum(t.sum / t.count.clamp(min=1) for t in term.values())
         optimizer.zero_grad()
@@ -152,5 +155,4 @@ def test_two_pictures_are_learned(shared):
         optimizer.step()
         course.append((term["keypoint"].sum / term["keypoint"].count).item())
     assert course[0] == pytest.approx(math.log(56 * 56), rel=0.1)  # every position as likely
-    print(len(course), course[::10])
     assert course[-1] < course[0] / 10

@@ -24,6 +24,7 @@ from mrbench.weights.detectron2 import convert, export
         ("backbone.bottom_up.s3.b14.f.b_bn.running_var", "backbone.trunk_output.block3.block3-13.f.b.1.running_var"),
         ("backbone.bottom_up.s1.b1.bn.bias", "backbone.trunk_output.block1.block1-0.proj.1.bias"),
         ("backbone.bottom_up.s4.b2.f.se.f_ex.2.bias", "backbone.trunk_output.block4.block4-1.f.se.fc2.bias"),
+        ("roi_heads.res5.2.conv3.norm.bias", "res5.2.bn3.bias"),
         ("backbone.res5.0.conv2.norm.weight", "backbone.layer4.0.bn2.weight"),
         ("roi_heads.box_head.1.fc2.bias", "box_head.stages.1.fcs.1.bias"),
         ("roi_heads.box_predictor.2.cls_score.weight", "box_head.stages.2.classes.weight"),

@@ -270,3 +270,50 @@ def test_keypoint_weights_of_torchvision_and_detectron2_have_places(tmp_path: Pa
     names = inspect(tmp_path / "m.pkl").tensors
     assert names["roi_heads.keypoint_head.conv_fcn8.weight"].shape == (512, 512, 3, 3)
     assert names["roi_heads.keypoint_head.score_lowres.weight"].shape == (512, 17, 4, 4)
+
+
+def test_a_single_maps_anchors_and_fifth_stage_come_from_detectrons_order(tmp_path: Path) -> None:
+    """Detectron's anchors 0 to 4 are all sizes of the first ratio; ours 0 to 2 all ratios of the first size."""
+    blobs = {
+        "res2_0_branch2a_w": np.zeros((4, 4, 1, 1), np.float32),
+        "res5_0_branch2a_w": np.ones((4, 4, 1, 1), np.float32),
+        "rpn_cls_logits_w": np.arange(15, dtype=np.float32)[:, None, None, None],
+        "rpn_bbox_pred_b": np.arange(60, dtype=np.float32),
+        "cls_score_b": np.arange(81, dtype=np.float32),
+    }
+    (tmp_path / "c4.pkl").write_bytes(pickle.dumps({"blobs": blobs}, protocol=2))
+    found = inspect(tmp_path / "c4.pkl").translated()
+    assert not found.unplaced
+    assert "res5.0.conv1.weight" in found.tensors
+    assert "backbone.layer4.0.conv1.weight" not in found.tensors
+    assert found.tensors["rpn.head.objectness.weight"].flatten()[:4].tolist() == [0, 5, 10, 1]
+    assert found.tensors["rpn.head.deltas.bias"][:8].tolist() == [0, 1, 2, 3, 20, 21, 22, 23]
+    assert found.tensors["box_head.classes.bias"][[0, 79, 80]].tolist() == [1, 80, 0]
+
+
+@pytest.mark.parametrize(
+    "changes,named",
+    [
+        ({"neck.kind": "c4", "box_head.kind": "res5", "mask_head.kind": "res5"}, "roi_heads.res5.2.conv3.norm.bias"),
+        ({"neck.kind": "c5", "backbone.dilated_c5": True}, "backbone.res5.2.conv3.norm.bias"),
+        ({"backbone.kind": "regnet_y_4gf"}, "backbone.bottom_up.s3.b12.f.se.f_ex.2.bias"),
+    ],
+    ids=["c4", "dilated_c5", "regnet"],
+)
+def test_other_architectures_survive_the_way_to_detectron2_and_back(
+    changes: dict[str, object], named: str, tmp_path: Path
+) -> None:
+    config = detectron2_config()
+    config.backbone.width = 8
+    for key, value in changes.items():
+        part, _, name = key.partition(".")
+        setattr(getattr(config, part), name, value)
+    if config.neck.kind == "c4":
+        config.pooler.box_size, config.box_head.fcs, config.mask_head.convs = 14, 0, 0
+    if config.backbone.kind != "resnet":
+        config.pixel_std = IMAGENET[1]
+    source, target = build_detector(config, 5), build_detector(config, 5)
+    export_detectron2(source.state_dict(), tmp_path / "model.pkl")
+    assert named in inspect(tmp_path / "model.pkl").tensors
+    load_into(target, tmp_path / "model.pkl")
+    assert all(torch.equal(v, source.state_dict()[k]) for k, v in target.state_dict().items())

@@ -80,6 +80,9 @@ def test_a_foreign_file_is_evaluated_once_the_settings_fit(tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     assert "trained on BGR pictures" in done.stderr
     assert done.stdout.splitlines()[1].split()[0] == "box"
+    told = mrbench(*command, "model.weights_mismatch=tell")
+    assert told.returncode == 0, told.stderr
+    assert "not as the weights were trained: model.backbone.stride_in_1x1=true" in told.stderr
 
 
 def test_files_that_are_no_weights_end_in_one_message(tmp_path: Path) -> None:
