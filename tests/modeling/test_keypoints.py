@@ -5,7 +5,11 @@ import math
 import pytest
 import torch
 from torchvision.models.detection import roi_heads
-from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
+from torchvision.models.detection.keypoint_rcnn import (
+    KeypointRCNN_ResNet50_FPN_Weights,
+    KeypointRCNNHeads,
+    KeypointRCNNPredictor,
+)
 
 from mrbench.config.compose import compose
 from mrbench.config.schema import KeypointHeadConfig
@@ -79,6 +83,15 @@ def test_head_is_torchvisions():
     x = torch.randn(2, 16, 14, 14)
     torch.testing.assert_close(ours(x), theirs(x))
     assert ours(x).shape == (2, 17, 56, 56)
+
+
+def test_the_published_model_has_torchvisions_parameters():
+    config = compose(["model=keypoint_rcnn_r50_fpn", "model.backbone.weights=null"]).model
+    with torch.device("meta"):
+        model = build_detector(config, 1)
+    published = KeypointRCNN_ResNet50_FPN_Weights.COCO_V1.meta["num_params"]
+    # torchvision regresses a box for the background as well: 4 outputs of 1024 inputs and a bias each
+    assert sum(p.numel() for p in model.parameters()) == published - 4 * 1025
 
 
 def test_no_region_is_no_loss():
