@@ -102,7 +102,7 @@ def mistakes(truth, found):
         "missing file": (("--annotations", truth, "--detections", truth.parent / "none.json"), None, "none.json"),
         "one file": (("--annotations", truth), None, "give both"),
         "masks that are not there": ((*both, "--kind", "mask"), None, "no segmentation"),
-        "unknown kind": ((*both, "--kind", "boxes"), None, "box and mask"),
+        "unknown kind": ((*both, "--kind", "boxes"), None, "box, mask, keypoint"),
         "areas": ((*both, "--areas", "9,big"), None, "9,big"),
         "falling areas": ((*both, "--areas", "9,3"), None, "rising"),
         "nothing": ((), None, "Nothing to evaluate"),
