@@ -6,7 +6,7 @@ import typer
 
 from mrbench.cli.common import ConfigDir, compose
 
-app = typer.Typer(help="Look at the published recipes.", no_args_is_help=True)
+app = typer.Typer(help="Look at the recipes: published ones, and a few of our own.", no_args_is_help=True)
 
 
 @app.command("list")

@@ -28,7 +28,7 @@ class Recipe:
     def reaches(self) -> str:
         """AP by the literature (`Published:`), or as measured with mrbench (`Reached:`)."""
         line = next((c for c in self._comments() if c.startswith(("Published:", "Reached:"))), "")
-        return line.removeprefix("Published:").replace("Reached:", "measured:").split("(")[0].strip()
+        return line.replace("Published:", "published:").replace("Reached:", "measured:").split("(")[0].strip()
 
 
 def recipes(config_dir: Path | None = None) -> list[Recipe]:

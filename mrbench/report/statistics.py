@@ -10,7 +10,8 @@ standard deviation in every arm. Two estimates of spread follow from it:
 
 An ablation has few seeds an arm, so both are pooled over the arms of the study until an arm has `OWN_SPREAD_FROM`
 seeds of its own. Chance in the choice of test images, where it is known, comes in as a variance that is added; the
-degrees of freedom of the sum are Satterthwaite's (Biometrics Bulletin 2, 1946).
+degrees of freedom stay those of the seeds. Satterthwaite's would grow with the images' share, and where two seeds
+happen to agree, a second source of chance would make the interval narrower.
 """
 
 from collections.abc import Mapping
@@ -170,17 +171,13 @@ def _interval(mean: float, spread: Spread, share: float, pooled: bool, images: I
         return None
     from_seeds = spread.sd**2 * share
     from_images = images.variance if images else 0.0
-    total = from_seeds + from_images
-    df = float(spread.df)
-    if images and from_images > 0:
-        df = total**2 / (from_seeds**2 / spread.df + from_images**2 / max(images.images - 1, 1))
-    error = sqrt(total)
-    half = critical(df) * error
+    error = sqrt(from_seeds + from_images)
+    half = critical(spread.df) * error
     return Interval(
         low=mean - half,
         high=mean + half,
         standard_error=error,
-        df=df,
+        df=spread.df,
         seed_sd=spread.sd,
         seed_df=spread.df,
         pooled=pooled,

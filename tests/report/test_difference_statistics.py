@@ -117,13 +117,16 @@ def test_unshared_seeds_are_compared_unpaired() -> None:
     assert found.interval.df == 2
 
 
-def test_image_noise_is_added_as_variance() -> None:
-    """Seeds: 0.5 with 2 degrees of freedom; images: 0.3 with 99. Satterthwaite: 0.64 / (0.125 + 0.0009)."""
+def test_image_noise_is_added_as_variance_and_never_narrows_the_interval() -> None:
+    """Seeds: 0.5 with 2 degrees of freedom; images: 0.3. Student's t with 2 degrees of freedom is 4.303."""
     scores = {"a": {0: 1.0, 1: 2.0}, "b": {0: 3.0, 1: 6.0}, "c": {0: 5.0, 1: 7.0}}
     found = against(scores, "b", "a", ImageNoise(0.3, 100)).interval
+    seeds_alone = against(scores, "b", "a").interval
     assert found is not None
+    assert seeds_alone is not None
     assert found.standard_error == pytest.approx(sqrt(0.8))
-    assert found.df == pytest.approx(0.8**2 / (0.5**2 / 2 + 0.3**2 / 99))
+    assert found.half_width == pytest.approx(4.303 * sqrt(0.8), rel=1e-3)
+    assert found.half_width > seeds_alone.half_width
     assert found.image_sd == pytest.approx(sqrt(0.3))
 
 
