@@ -21,6 +21,7 @@ SHOWN = 5  # offenders named in a message
 EXAMPLES = {
     "box": '{"image_id": 1, "category_id": 1, "bbox": [x, y, w, h], "score": 0.9}',
     "mask": '{"image_id": 1, "category_id": 1, "segmentation": {"size": [h, w], "counts": "..."}, "score": 0.9}',
+    "keypoint": '{"image_id": 1, "category_id": 1, "keypoints": [x, y, v, ...], "score": 0.9}',
 }
 
 
