@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -186,19 +187,24 @@ class Loop:
             self._evaluate()
 
     def _check(self) -> None:
-        try:
+        with self._all_image_ids():
             self.guard.check()
+
+    @contextmanager
+    def _all_image_ids(self) -> Iterator[None]:
+        """Completes a NonFiniteLoss of the block with the image ids of the other processes.
+
+        All of them see the same global losses and the same weights, and meet here.
+        """
+        try:
+            yield
         except NonFiniteLoss as error:
-            # All processes see the same global losses, and meet here.
             ids = gather(error.image_ids, self.world)
             raise NonFiniteLoss(error.iteration, error.loss, error.value, ids) from None
 
     def _save(self, image_ids: list[int] | None = None) -> None:
-        try:
+        with self._all_image_ids():
             check_weights(self.step.model, self.done, image_ids or [])
-        except NonFiniteLoss as error:
-            ids = gather(error.image_ids, self.world)
-            raise NonFiniteLoss(error.iteration, error.loss, error.value, ids) from None
         if self.world.main:
             state = {**self.step.state_dict(), "means": self.means.state_dict()}
             checkpoint.save(self.run.checkpoint_dir, self.done, state, self.config.runtime.keep_checkpoints)

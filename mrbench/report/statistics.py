@@ -53,9 +53,8 @@ class Interval:
     low: float
     high: float
     standard_error: float
-    df: float  # of the whole
+    df: int  # the seeds'
     seed_sd: float  # spread over seeds that went in
-    seed_df: int
     pooled: bool  # seed_sd is pooled over the arms of the study
     image_sd: float | None  # standard error from the choice of images; None: not in the interval
 
@@ -179,7 +178,6 @@ def _interval(mean: float, spread: Spread, share: float, pooled: bool, images: I
         standard_error=error,
         df=spread.df,
         seed_sd=spread.sd,
-        seed_df=spread.df,
         pooled=pooled,
         image_sd=sqrt(from_images) if images else None,
     )
