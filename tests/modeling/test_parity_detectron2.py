@@ -1,6 +1,7 @@
 """The same weights give the answers that Detectron2 gives (reference outputs beside the clone)."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,16 @@ from pycocotools import mask as rle
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from mrbench.config.schema import BackboneConfig, BoxHeadConfig, MaskHeadConfig, ModelConfig, NeckConfig
-from mrbench.data.batch import Batch
+from mrbench.config.schema import (
+    BackboneConfig,
+    BoxHeadConfig,
+    MaskHeadConfig,
+    ModelConfig,
+    NeckConfig,
+    OptimizerConfig,
+)
+from mrbench.data.batch import Batch, MaskWindows
+from mrbench.engine.optimizer import build_optimizer
 from mrbench.modeling.build import build_detector
 from mrbench.modeling.detector import MaskRCNN
 from mrbench.modeling.paste import paste_masks
@@ -84,6 +93,40 @@ def sampled_targets(folder: Path) -> Any:
     return target
 
 
+def polygon_targets(folder: Path) -> Any:
+    """Detectron2's other mask target: the polygons moved to the region's cells and filled there by the COCO API
+    (structures/masks.py, `PolygonMasks.crop_and_resize`, `rasterize_polygons_within_box`)."""
+    truth = json.loads((folder / "gt.json").read_text())
+
+    def target(_: object, boxes: Tensor, image: Tensor, instance: Tensor, size: int) -> Tensor:
+        masks = []
+        for box, i, g in zip(boxes.double().numpy(), image.tolist(), instance.tolist(), strict=True):
+            scale = size / np.maximum(box[2:] - box[:2], 0.1)
+            moved = [(np.reshape(p, (-1, 2)) - box[:2]) * scale for p in truth[i]["polygons"][g]]
+            filled = rle.merge(rle.frPyObjects([p.ravel().tolist() for p in moved], size, size))
+            masks.append(torch.from_numpy(rle.decode(filled)).float())
+        return torch.stack(masks)
+
+    return target
+
+
+LOSSES = {
+    "rpn_objectness": "loss_rpn_cls",
+    "rpn_box": "loss_rpn_loc",
+    "box_class": "loss_cls",
+    "box_regression": "loss_box_reg",
+    "mask": "loss_mask",
+}
+
+
+def train_losses(model: MaskRCNN, batch: Batch, folder: Path, kind: str) -> dict[str, Tensor]:
+    """With mask targets of Detectron2's `kind`."""
+    model.train()
+    model.mask_target = (polygon_targets if kind == "polygon" else sampled_targets)(folder)
+    batch.masks = object()  # type: ignore[assignment]  # the targets have their own
+    return {name: term.sum / term.count for name, term in model(batch).items()}
+
+
 def test_features_predictions_and_anchors_agree(model: MaskRCNN, batch: Batch, folder: Path) -> None:
     theirs = load(folder, "intermediate.pt")
     with torch.no_grad():
@@ -143,24 +186,15 @@ def test_labels_and_sampled_regions_agree(model: MaskRCNN, batch: Batch, folder:
         assert farthest(ours * scale, reference * scale) < 5e-3
 
 
-def test_losses_and_gradients_agree(model: MaskRCNN, batch: Batch, folder: Path) -> None:
-    theirs = json.loads((folder / "train.json").read_text())["bitmask"]["losses"]
-    model.train()
-    model.mask_target = sampled_targets(folder)
-    batch.masks = object()  # type: ignore[assignment]  # the target above has its own
-    losses = {name: term.sum / term.count for name, term in model(batch).items()}
-    names = {
-        "rpn_objectness": "loss_rpn_cls",
-        "rpn_box": "loss_rpn_loc",
-        "box_class": "loss_cls",
-        "box_regression": "loss_box_reg",
-        "mask": "loss_mask",
-    }
-    for ours, name in names.items():
+@pytest.mark.parametrize("kind", ["bitmask", "polygon"])
+def test_losses_and_gradients_agree(model: MaskRCNN, batch: Batch, folder: Path, kind: str) -> None:
+    theirs = json.loads((folder / "train.json").read_text())[kind]["losses"]
+    losses = train_losses(model, batch, folder, kind)
+    for ours, name in LOSSES.items():
         assert float(losses[ours].detach()) == pytest.approx(theirs[name], rel=1e-4), ours
 
     torch.stack(list(losses.values())).sum().backward()
-    reference = json.loads((folder / "grads_bitmask.json").read_text())
+    reference = json.loads((folder / f"grads_{kind}.json").read_text())
     gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
     place = {k: next(iter(convert({k: torch.zeros(1)}, "RGB"))) for k in reference}
     assert set(place.values()) == set(gradients)
@@ -168,3 +202,34 @@ def test_losses_and_gradients_agree(model: MaskRCNN, batch: Batch, folder: Path)
         gradient = gradients[place[name]]
         assert gradient is not None
         assert float(gradient.norm()) == pytest.approx(numbers["norm"], rel=5e-3), name
+    if kind == "polygon":  # for which there are gradients of small tensors in full
+        for name, gradient in load(folder, "train.pt")["small_grads"].items():
+            own = gradients[place[name]]
+            assert own is not None
+            assert float((own - gradient).norm()) < 5e-3 * float(gradient.norm()), name
+
+
+def test_five_steps_of_sgd_follow_the_same_losses(model: MaskRCNN, batch: Batch, folder: Path) -> None:
+    trajectory = json.loads((folder / "train.json").read_text())["sgd_trajectory_losses"]
+    optimizer = build_optimizer(model, OptimizerConfig(lr=0.005, momentum=0.9, weight_decay=1e-4))
+    for step, theirs in enumerate(trajectory):
+        losses = train_losses(model, batch, folder, "polygon")
+        for ours, name in LOSSES.items():
+            assert float(losses[ours].detach()) == pytest.approx(theirs[name], rel=1e-2), (step, ours)
+        optimizer.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        optimizer.step()
+
+
+def test_coverage_is_close_to_the_sampled_bit_mask(
+    model: MaskRCNN, batch: Batch, folder: Path, make_windows: Callable[..., MaskWindows]
+) -> None:
+    """The network's own mask target, which is neither of Detectron2's two."""
+    truth = json.loads((folder / "gt.json").read_text())
+    masks = [[torch.from_numpy(rle.decode(code)).bool() for code in one["bitmask_rle"]] for one in truth]
+    batch.masks = make_windows(masks, 9)
+    theirs = json.loads((folder / "train.json").read_text())["bitmask"]["losses"]
+    model.train()
+    with torch.no_grad():
+        term = model(batch)["mask"]
+    assert float(term.sum / term.count) == pytest.approx(theirs["loss_mask"], rel=2e-3)
