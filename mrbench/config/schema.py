@@ -64,8 +64,16 @@ class NeckConfig:
 
 @dataclass
 class RPNConfig:
-    """Region proposal network (Ren et al. 2015), shared over the levels of the pyramid."""
+    """Region proposal network (Ren et al. 2015), shared over the levels of the pyramid.
 
+    mode: joint trains it with the heads (Detectron2's GeneralizedRCNN); only is a network without heads (its
+    ProposalNetwork); precomputed has heads but no RPN, and reads proposals from data.train.proposals and
+    data.val.proposals (its PrecomputedProposals with MODEL.LOAD_PROPOSALS; Fast R-CNN). See docs/stagewise.md.
+    border: anchors that reach over the picture's border by so many pixels or more take no part in training. null: all
+    take part (Detectron2, BOUNDARY_THRESH -1); 0: Ren et al. 2015, section 3.3, and Detectron's RPN_STRADDLE_THRESH.
+    """
+
+    mode: str = choice("joint", "joint", "only", "precomputed")
     convs: int = number(1, 1)  # 3x3 convolutions before the two predictors
     anchor_sizes: list[float] = values(32, 64, 128, 256, 512)  # one a level, or all on a single map; pixels
     anchor_ratios: list[float] = values(0.5, 1.0, 2.0)  # height over width
@@ -80,6 +88,7 @@ class RPNConfig:
     post_nms_test: int = number(1000, 1)
     nms_threshold: float = number(0.7, 0, 1)
     smooth_l1_beta: float = number(0.0, 0)  # 0: L1 (Detectron2); the paper's code 1/9
+    border: float | None = number(None, 0)
 
 
 @dataclass
@@ -197,6 +206,7 @@ class SplitConfig:
 
     annotations: str | None = None  # JSON, relative to data.root
     images: str | None = None  # folder, relative to data.root
+    proposals: str | None = None  # file of `mrbench proposals` or Detectron2, for model.rpn.mode=precomputed
 
 
 @dataclass
@@ -206,6 +216,9 @@ class DataConfig:
     root: str | None = None
     train: SplitConfig = field(default_factory=SplitConfig)
     val: SplitConfig = field(default_factory=SplitConfig)
+    # Trained on together with `train`, as trainval35k is: each with its annotations and images; categories of the same
+    # names, image ids may be used again.
+    train_more: list[SplitConfig] = field(default_factory=list)
     shapes: ShapesConfig = field(default_factory=ShapesConfig)
     on_error: str = choice("raise", "raise", "skip")  # annotations that are broken
     keep_empty: bool = False  # train on images without annotations
@@ -253,10 +266,23 @@ class PrecisionConfig:
 
 
 @dataclass
+class TestTimeConfig:
+    """Test-time augmentation (He et al. 2017, appendix B: scales of 400 to 1200 in steps of 100, and flips), in every
+    evaluation; see `mrbench.evaluation.tta`."""
+
+    enabled: bool = False
+    # short sides of the picture in pixels, whatever augmentation.resize is; empty: the size of plain inference alone
+    short_edge: list[int] = field(default_factory=list)
+    max_size: int = number(4000, 1)  # of the long side, with short_edge (Detectron2's TEST.AUG.MAX_SIZE)
+    flip: bool = True  # each size mirrored as well
+
+
+@dataclass
 class EvaluationConfig:
     period: int = number(0, 0)  # iterations between evaluations; 0: only at the end
     areas: list[float] = values(1024.0, 9216.0)  # small | medium | large, square pixels (COCO: 32^2, 96^2)
     max_detections: int = number(100, 1)
+    tta: TestTimeConfig = field(default_factory=TestTimeConfig)
 
 
 @dataclass

@@ -64,6 +64,7 @@ def _validate_together(config: RunConfig) -> None:
         "Set model.pooler.sampling_ratio=2, as the paper's four points.",
     )
     _cascade(config)
+    _proposals(config)
     _require(
         model.rpn.background_iou <= model.rpn.foreground_iou,
         "model.rpn.background_iou is above model.rpn.foreground_iou",
@@ -80,8 +81,24 @@ def _validate_together(config: RunConfig) -> None:
     )
     _range("augmentation.jitter", config.augmentation.jitter)
     _range("evaluation.areas", config.evaluation.areas)
+    edges = config.evaluation.tta.short_edge
+    _require(
+        all(edge > 0 for edge in edges) and len(set(edges)) == len(edges),
+        f"evaluation.tta.short_edge={edges} needs sizes of 1 pixel or more, each once",
+        "Give sizes, as [400,500,600], or [] for the size of plain inference.",
+    )
     _range("data.shapes.instances", config.data.shapes.instances)
     _range("data.shapes.diameters", config.data.shapes.diameters)
+    _require(
+        all(more.annotations and more.images for more in config.data.train_more),
+        "data.train_more has an entry without annotations or images",
+        "Give both, as data.train_more=[{annotations: annotations/more.json, images: more}].",
+    )
+    _require(
+        config.data.kind != "shapes" or not config.data.train_more,
+        "data.train_more does not go with the embedded data set",
+        "Set data=coco_folder.",
+    )
     share = schedule.images_per_batch / config.runtime.devices
     _require(
         share.is_integer(),
@@ -93,6 +110,22 @@ def _validate_together(config: RunConfig) -> None:
         (share / config.runtime.accumulate).is_integer(),
         f"A device's {int(share)} images do not divide by runtime.accumulate={config.runtime.accumulate}",
     )
+
+
+def _proposals(config: RunConfig) -> None:
+    mode = config.model.rpn.mode
+    for split in ("train", "val"):
+        given = getattr(config.data, split).proposals is not None
+        _require(
+            given or mode != "precomputed",
+            f"model.rpn.mode=precomputed needs the proposals of the {split} split",
+            f"Set data.{split}.proposals=FILE; `mrbench proposals` writes it.",
+        )
+        _require(
+            not given or mode == "precomputed",
+            f"data.{split}.proposals is given, but model.rpn.mode={mode} makes its own",
+            "Set model.rpn.mode=precomputed, or leave the file out.",
+        )
 
 
 def _cascade(config: RunConfig) -> None:
