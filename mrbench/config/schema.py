@@ -68,7 +68,7 @@ class RPNConfig:
 
     mode: joint trains it with the heads (Detectron2's GeneralizedRCNN); only is a network without heads (its
     ProposalNetwork); precomputed has heads but no RPN, and reads proposals from data.train.proposals and
-    data.val.proposals (its PrecomputedProposals with MODEL.LOAD_PROPOSALS; Fast R-CNN). See docs/stagewise.md.
+    data.val.proposals (its PrecomputedProposals with MODEL.LOAD_PROPOSALS; Fast R-CNN).
     border: anchors that reach over the picture's border by so many pixels or more take no part in training. null: all
     take part (Detectron2, BOUNDARY_THRESH -1); 0: Ren et al. 2015, section 3.3, and Detectron's RPN_STRADDLE_THRESH.
     """
