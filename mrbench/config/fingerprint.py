@@ -4,16 +4,15 @@ import hashlib
 from functools import lru_cache
 from pathlib import Path
 
-from mrbench.config.layout import find_split
+from mrbench.config.layout import find_more, find_split
 from mrbench.config.schema import DataConfig
 from mrbench.errors import UserError
 
 
 def annotations_fingerprint(data: DataConfig) -> str:
-    """First 16 hex digits of SHA-256 over the bytes of both splits' annotation files. Raises UserError."""
+    """First 16 hex digits of SHA-256 over the bytes of all annotation files. Raises UserError."""
     digest = hashlib.sha256()
-    for split in ("train", "val"):
-        path = find_split(data, split)[0]
+    for path, _ in (find_split(data, "train"), find_split(data, "val"), *find_more(data)):
         try:
             stat = path.stat()
             digest.update(_digest(path, stat.st_size, stat.st_mtime_ns))

@@ -26,11 +26,7 @@ def find_split(data: DataConfig, split: str) -> tuple[Path, Path]:
     root = data_root(data)
     given: SplitConfig = getattr(data, split)
     if given.annotations:
-        annotations = root / given.annotations
-        if not annotations.is_file():
-            raise UserError(
-                f"data.{split}.annotations is not a file: {annotations}", "It is taken relative to data.root."
-            )
+        annotations = _given_file(root, given.annotations, f"data.{split}.annotations")
     else:
         patterns = (f"annotations/instances_{split}*.json", f"annotations/{split}*.json", f"{split}*.json")
         found = [p for pattern in patterns for p in sorted(root.glob(pattern)) if p.is_file()]
@@ -41,10 +37,33 @@ def find_split(data: DataConfig, split: str) -> tuple[Path, Path]:
             )
         annotations = found[0]
     if given.images:
-        images = root / given.images
-        if not images.is_dir():
-            raise UserError(f"data.{split}.images is not a folder: {images}", "It is taken relative to data.root.")
-        return annotations, images
+        return annotations, _given_folder(root, given.images, f"data.{split}.images")
     candidates = [root / "images" / split, *sorted(root.glob(f"images/{split}*"))]
     candidates += [*sorted(root.glob(f"{split}*")), root / "images", root]
     return annotations, next(p for p in candidates if p.is_dir())
+
+
+def find_more(data: DataConfig) -> list[tuple[Path, Path]]:
+    """(annotation file, picture folder) of everything in `data.train_more`. Raises UserError."""
+    if not data.train_more:
+        return []
+    root = data_root(data)
+    return [
+        (
+            _given_file(root, str(more.annotations), f"data.train_more[{place}].annotations"),
+            _given_folder(root, str(more.images), f"data.train_more[{place}].images"),
+        )
+        for place, more in enumerate(data.train_more)
+    ]
+
+
+def _given_file(root: Path, name: str, key: str) -> Path:
+    if not (root / name).is_file():
+        raise UserError(f"{key} is not a file: {root / name}", "It is taken relative to data.root.")
+    return root / name
+
+
+def _given_folder(root: Path, name: str, key: str) -> Path:
+    if not (root / name).is_dir():
+        raise UserError(f"{key} is not a folder: {root / name}", "It is taken relative to data.root.")
+    return root / name

@@ -1,14 +1,15 @@
 """Opening a split of whatever data set the configuration names."""
 
-from mrbench.config.layout import find_split
+from mrbench.config.layout import find_more, find_split
 from mrbench.config.schema import DataConfig
 from mrbench.data.coco import CocoDataset
 from mrbench.data.embedded import shapes_folder
+from mrbench.data.joined import JoinedDataset
 from mrbench.errors import UserError
 
 
 def open_split(data: DataConfig, split: str) -> CocoDataset:
-    """The "train" or "val" split; the embedded data set is made on first use.
+    """The "train" or "val" split; the embedded data set is made on first use. `data.train_more` is part of "train".
 
     Raises UserError where files are missing or, unless data.on_error is skip, annotations are broken.
     """
@@ -17,7 +18,9 @@ def open_split(data: DataConfig, split: str) -> CocoDataset:
         annotations, images = root / "annotations" / f"instances_{split}.json", root / "images" / split
     else:
         annotations, images = find_split(data, split)
-    return CocoDataset(annotations, images, data.on_error)
+    dataset = CocoDataset(annotations, images, data.on_error)
+    more = find_more(data) if split == "train" else []
+    return JoinedDataset([dataset, *(CocoDataset(*places, data.on_error) for places in more)]) if more else dataset
 
 
 def check_same_categories(train: CocoDataset, val: CocoDataset) -> None:
