@@ -99,13 +99,14 @@ def normalise_frozen_norms(model: nn.Module, batch: Batch) -> None:
     degenerate (and fp16 overflows); what is then timed is not what training and testing do.
     """
 
-    def take(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        x = inputs[0].float()
+    def take(norm: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> Tensor:
+        x = inputs[0].float()  # of a folded norm too: without statistics the fold changes nothing
         norm.get_buffer("running_mean").copy_(x.mean((0, 2, 3)))
         norm.get_buffer("running_var").copy_(x.var((0, 2, 3), correction=0))
+        return FrozenBatchNorm2d.forward(norm, x)
 
     norms = [m for m in model.modules() if isinstance(m, FrozenBatchNorm2d)]
-    hooks = [norm.register_forward_pre_hook(take) for norm in norms]
+    hooks = [norm.register_forward_hook(take) for norm in norms]
     if norms and isinstance(model, MaskRCNN):
         model.features(batch[: min(len(batch), 2)])
     for hook in hooks:

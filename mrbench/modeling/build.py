@@ -8,6 +8,7 @@ from mrbench.modeling.body import Body
 from mrbench.modeling.box_head import BoxHead
 from mrbench.modeling.cascade import CascadeHead
 from mrbench.modeling.detector import MaskRCNN
+from mrbench.modeling.folding import fold_frozen_norms
 from mrbench.modeling.fpn import FPN, AveragingFPN
 from mrbench.modeling.keypoint_head import KeypointHead
 from mrbench.modeling.mask_head import MaskBranch, MaskHead
@@ -50,7 +51,7 @@ def build_detector(config: ModelConfig, num_classes: int) -> MaskRCNN:
     # the channels of what the box and mask branches stand on
     make, regions = (partial(Res5MaskRCNN, res5[0]), res5[1]) if res5 else (MaskRCNN, channels)
     norms = [config.box_head.norm, config.mask_head.norm] + ([config.backbone.norm] if res5 else [])
-    return make(
+    network = make(
         backbone=body,
         neck=neck,
         rpn=RPN(config.rpn, channels, neck.strides),
@@ -69,6 +70,8 @@ def build_detector(config: ModelConfig, num_classes: int) -> MaskRCNN:
         keypoint_pooler=Pooler(pooler, pooler.keypoint_size, strides) if with_keypoints else None,
         keypoint_head=KeypointHead(config.keypoint_head, channels) if with_keypoints else None,
     )
+    fold_frozen_norms(network)
+    return network
 
 
 def build_backbone(config: BackboneConfig, group_size: int | None) -> Body:

@@ -20,14 +20,15 @@ class DeformableConv2d(nn.Conv2d):
         assert self.offset.bias is not None
         nn.init.zeros_(self.offset.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """What nn.Conv2d's forward calls with its parameters."""
         # in float32 at least: an offset in half precision would be whole cells off
         offset = self.offset(x).float() if x.dtype.itemsize < 4 else self.offset(x)
         moved = deform_conv2d(
             x.to(offset.dtype),
             offset,
-            self.weight.to(offset.dtype),
-            None,
+            weight.to(offset.dtype),
+            None if bias is None else bias.to(offset.dtype),
             self.stride,
             self.padding,
             self.dilation,

@@ -7,13 +7,29 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import FrozenBatchNorm2d
+from torchvision import ops
 
 from mrbench.errors import UserError
 from mrbench.modeling.widen import at_least_float32
 
 EPS = 1e-5
 MOMENTUM = 0.1
+
+
+class FrozenBatchNorm2d(ops.FrozenBatchNorm2d):
+    """torchvision's: a fixed scale and shift of every channel. The convolution before it may do its work
+    (mrbench.modeling.folding); then it passes on what it is given."""
+
+    folded = False
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """Both [C], in the buffers' precision."""
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        return scale, self.bias - self.running_mean * scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> the same shape."""
+        return x if self.folded else super().forward(x)
 
 
 class BatchNorm2d(nn.BatchNorm2d):
