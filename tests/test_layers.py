@@ -18,6 +18,7 @@ BELOW = {
     "weights": {"modeling", "runs", "config", "errors"},
 }
 BELOW["modeling"].add("weights")
+BELOW["data"].add("weights")  # for its reader of other projects' pickles
 BELOW["evaluation"] = {"modeling", "data", "weights", "runs", "config", "errors"}
 BELOW["engine"] = {"evaluation", *BELOW["evaluation"]}
 for _top in ("launch", "bench", "report", "study"):

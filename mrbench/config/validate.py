@@ -87,6 +87,11 @@ def _validate_together(config: RunConfig) -> None:
         f"evaluation.tta.short_edge={edges} needs sizes of 1 pixel or more, each once",
         "Give sizes, as [400,500,600], or [] for the size of plain inference.",
     )
+    _require(
+        not config.evaluation.tta.enabled or config.model.rpn.mode != "only",
+        "evaluation.tta.enabled=true needs detections, but model.rpn.mode=only makes proposals",
+        "Leave test-time augmentation out.",
+    )
     _range("data.shapes.instances", config.data.shapes.instances)
     _range("data.shapes.diameters", config.data.shapes.diameters)
     _require(
@@ -114,6 +119,11 @@ def _validate_together(config: RunConfig) -> None:
 
 def _proposals(config: RunConfig) -> None:
     mode = config.model.rpn.mode
+    _require(
+        mode != "precomputed" or not config.data.train_more,
+        "model.rpn.mode=precomputed reads the proposals of one file of annotations, but data.train_more names others",
+        "Put the annotations into one file, or set data.train_more=[].",
+    )
     for split in ("train", "val"):
         given = getattr(config.data, split).proposals is not None
         _require(

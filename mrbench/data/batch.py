@@ -50,6 +50,8 @@ class Batch:
     image_ids: list[int]
     iteration: int
     keypoints: Tensor | None = None  # float32 [B, G, K, 3]: x, y in the network's pixels, and visibility 0, 1 or 2
+    # float32 [B, P, 5], best first: boxes as above and objectness before the sigmoid, which is -inf in the padding
+    proposals: Tensor | None = None
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -81,3 +83,29 @@ class Batch:
             if isinstance(value := getattr(self, f.name), Tensor | MaskWindows)
         }
         return replace(self, **moved)
+
+
+@dataclass
+class Views:
+    """The same images several times over, as test-time augmentation looks at them: at falling sizes, and mirrored."""
+
+    batches: list[Batch]  # the first is as large as any, and not mirrored
+    flipped: list[bool]  # which ones are mirrored, left to right
+
+    def __len__(self) -> int:
+        return len(self.batches[0])
+
+    @property
+    def image_ids(self) -> list[int]:
+        return self.batches[0].image_ids
+
+    @property
+    def original_sizes(self) -> Tensor:
+        """int64 [B, 2]: (height, width) of the file."""
+        return self.batches[0].original_sizes
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Views":
+        return Views([batch.to(device, non_blocking) for batch in self.batches], self.flipped)
+
+    def pin_memory(self) -> "Views":
+        return Views([batch.pin_memory() for batch in self.batches], self.flipped)

@@ -1,17 +1,21 @@
 """Opening a split of whatever data set the configuration names."""
 
+from pathlib import Path
+
 from mrbench.config.layout import find_more, find_split
-from mrbench.config.schema import DataConfig
+from mrbench.config.schema import DataConfig, SplitConfig
 from mrbench.data.coco import CocoDataset
 from mrbench.data.embedded import shapes_folder
 from mrbench.data.joined import JoinedDataset
+from mrbench.data.proposals import SplitProposals
 from mrbench.errors import UserError
 
 
 def open_split(data: DataConfig, split: str) -> CocoDataset:
     """The "train" or "val" split; the embedded data set is made on first use. `data.train_more` is part of "train".
 
-    Raises UserError where files are missing or, unless data.on_error is skip, annotations are broken.
+    Raises UserError where files, or proposals of images, are missing or, unless data.on_error is skip, annotations are
+    broken.
     """
     if data.kind == "shapes":
         root = shapes_folder(data.shapes)
@@ -19,6 +23,12 @@ def open_split(data: DataConfig, split: str) -> CocoDataset:
     else:
         annotations, images = find_split(data, split)
     dataset = CocoDataset(annotations, images, data.on_error)
+    if split == "train" and not dataset.annotated:
+        raise UserError(f"{annotations} has no list 'annotations': there is nothing to learn from")
+    given: SplitConfig = getattr(data, split)
+    if given.proposals is not None:
+        ids = [image.id for image in dataset.images]
+        dataset.proposals = SplitProposals(Path(given.proposals).expanduser(), split, ids)
     more = find_more(data) if split == "train" else []
     return JoinedDataset([dataset, *(CocoDataset(*places, data.on_error) for places in more)]) if more else dataset
 

@@ -15,7 +15,8 @@ from mrbench.data.batch import Batch
 from mrbench.engine.optimizer import build_optimizer, clip_gradients
 from mrbench.engine.precision import autocast, build_scaler, check_precision, set_matmul_precision
 from mrbench.engine.schedule import factor
-from mrbench.modeling.detector import LossTerm, MaskRCNN
+from mrbench.modeling.build import Network
+from mrbench.modeling.losses import LossTerm
 from mrbench.modeling.widen import at_least_float32
 
 # Renamed in torch 2.15, which warns of the old name.
@@ -41,7 +42,7 @@ class TrainStep:
     Raises UserError where the device cannot compute in the precision asked for.
     """
 
-    def __init__(self, model: MaskRCNN, config: RunConfig, device: torch.device, world_size: int = 1) -> None:
+    def __init__(self, model: Network, config: RunConfig, device: torch.device, world_size: int = 1) -> None:
         check_precision(config.precision.kind, device)
         set_matmul_precision(config.precision.kind)
         self.model = model.to(device).train()

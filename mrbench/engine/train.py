@@ -111,6 +111,7 @@ def _provenance(config: RunConfig, world: World) -> dict[str, Any]:
     """What `collect` knows, and what decides rounding: device, threads, processes."""
     device = choose_device(config.runtime, world)
     weights = [config.model.weights, config.model.backbone.weights]
+    proposals = [config.data.train.proposals, config.data.val.proposals]
     return {
         **collect(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -123,6 +124,7 @@ def _provenance(config: RunConfig, world: World) -> dict[str, Any]:
         # The embedded data set is a function of its settings, which config.yaml has, and may not be made yet.
         "data_fingerprint": annotations_fingerprint(config.data) if config.data.kind == "coco_folder" else None,
         "weights_sha256": {name: _sha256(Path(name)) for name in weights if name and Path(name).is_file()},
+        "proposals_sha256": {name: _sha256(Path(name)) for name in proposals if name and Path(name).is_file()},
     }
 
 

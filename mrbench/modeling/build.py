@@ -16,6 +16,7 @@ from mrbench.modeling.mlp_mask_head import MlpMaskHead
 from mrbench.modeling.norm import averages_over_samples
 from mrbench.modeling.pooler import Pooler
 from mrbench.modeling.pretrained import load_backbone
+from mrbench.modeling.proposal_network import ProposalNetwork
 from mrbench.modeling.regnet import RegNet
 from mrbench.modeling.res5 import AveragedBoxHead, Res5MaskRCNN
 from mrbench.modeling.resnet import ResNet
@@ -25,20 +26,50 @@ from mrbench.modeling.single_map import SingleMap
 HEAD_LEVELS = 4  # the heads see P2..P5
 
 
-def build_detector(config: ModelConfig, num_classes: int) -> MaskRCNN:
-    """The network with its initial weights, those of the body from `config.backbone.weights` where it is set.
+Network = MaskRCNN | ProposalNetwork
 
-    Raises UserError where parts of the configuration do not fit together or the weights do not fit the body.
-    """
+
+def build_network(config: ModelConfig, num_classes: int) -> Network:
+    """What is trained: a detector, or with `rpn.mode` only a network that proposes. Raises as `build_detector`."""
+    return build_proposal_network(config) if config.rpn.mode == "only" else build_detector(config, num_classes)
+
+
+def build_proposal_network(config: ModelConfig) -> ProposalNetwork:
+    """Body, neck and RPN with their initial weights. Raises as `build_detector`."""
     body = build_backbone(config.backbone, config.group_size)
-    res5 = body.take_last_stage() if config.neck.kind == "c4" else None
+    if config.neck.kind == "c4":
+        body.take_last_stage()  # which is the heads'
     neck = build_neck(config, body)
+    network = ProposalNetwork(body, neck, build_rpn(config, neck), list(config.pixel_mean), list(config.pixel_std))
+    fold_frozen_norms(network)
+    return network
+
+
+def build_rpn(config: ModelConfig, neck: FPN | SingleMap) -> RPN:
+    """The RPN on what `neck` puts out. Raises UserError where its anchors do not fit the levels."""
     if len(neck.strides) > 1 and len(config.rpn.anchor_sizes) != len(neck.strides):
         raise UserError(
             f"model.rpn.anchor_sizes has {len(config.rpn.anchor_sizes)} values, "
             f"but the pyramid has {len(neck.strides)} levels.",
             "Give one size a level; model.neck.last_level=pool adds a fifth level, none leaves it out.",
         )
+    return RPN(config.rpn, neck.channels, neck.strides)
+
+
+def build_detector(config: ModelConfig, num_classes: int) -> MaskRCNN:
+    """The network with its initial weights, those of the body from `config.backbone.weights` where it is set.
+
+    With `rpn.mode` precomputed it has no RPN. Raises UserError where parts of the configuration do not fit together,
+    the weights do not fit the body, or `rpn.mode` only asks for a network without heads.
+    """
+    if config.rpn.mode == "only":
+        raise UserError(
+            "model.rpn.mode=only makes a network that proposes regions and detects nothing",
+            "`mrbench proposals` writes what it proposes; for detections set model.rpn.mode=joint.",
+        )
+    body = build_backbone(config.backbone, config.group_size)
+    res5 = body.take_last_stage() if config.neck.kind == "c4" else None
+    neck = build_neck(config, body)
     if config.pooler.method == "separable" and config.pooler.sampling_ratio < 1:
         raise UserError(
             "model.pooler.method=separable needs a fixed number of sampling points.",
@@ -54,7 +85,7 @@ def build_detector(config: ModelConfig, num_classes: int) -> MaskRCNN:
     network = make(
         backbone=body,
         neck=neck,
-        rpn=RPN(config.rpn, channels, neck.strides),
+        rpn=None if config.rpn.mode == "precomputed" else build_rpn(config, neck),
         box_pooler=Pooler(pooler, pooler.box_size, strides),
         box_head=build_box_head(config, regions, num_classes),
         mask_pooler=Pooler(pooler, mask_size, strides) if with_masks else None,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mrbench.config.schema import InferenceConfig, RoIConfig
 from mrbench.data.batch import Batch, MaskWindows
@@ -21,17 +21,19 @@ from mrbench.modeling.mask_head import MaskBranch
 from mrbench.modeling.mask_targets import coverage_targets
 from mrbench.modeling.norm import held_statistics
 from mrbench.modeling.pooler import Pooler
-from mrbench.modeling.postprocess import Detections, Found, keypoints_to_original, select, to_original
+from mrbench.modeling.postprocess import Detections, Found, best, candidates, keypoints_to_original, rescale
 from mrbench.modeling.roi_samples import RoIs, RoISamples, sample_rois
 from mrbench.modeling.rpn import RPN, Proposals
 from mrbench.modeling.single_map import SingleMap
+from mrbench.modeling.trunk import Trunk
 
 MaskTarget = Callable[[MaskWindows, Tensor, Tensor, Tensor, int], Tensor]
 
 
-class MaskRCNN(nn.Module):
+class MaskRCNN(Trunk):
     """`forward` gives the losses of a batch, `detect` its detections.
 
+    rpn: without one the proposals come with the batch (Girshick 2015).
     compact: keep only the RoIs that are in use before they enter the heads. It makes the host wait for the device,
     but the places that are not in use must not reach a norm that averages over RoIs, and on a CPU they cost time.
     mask_target: the mask branch's target; see `mrbench.modeling.mask_targets.coverage_targets`.
@@ -41,7 +43,7 @@ class MaskRCNN(nn.Module):
         self,
         backbone: Body,
         neck: FPN | SingleMap,
-        rpn: RPN,
+        rpn: RPN | None,
         box_pooler: Pooler,
         box_head: BoxHead | CascadeHead,
         mask_pooler: Pooler | None,
@@ -56,9 +58,7 @@ class MaskRCNN(nn.Module):
         keypoint_pooler: Pooler | None = None,
         keypoint_head: KeypointHead | None = None,
     ) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.neck = neck
+        super().__init__(backbone, neck, pixel_mean, pixel_std)
         self.rpn = rpn
         self.box_pooler = box_pooler
         self.box_head = box_head
@@ -71,19 +71,20 @@ class MaskRCNN(nn.Module):
         self.mask_target = mask_target
         self.keypoint_pooler = keypoint_pooler
         self.keypoint_head = keypoint_head
-        self.pixel_mean: Tensor
-        self.pixel_std: Tensor
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, LossTerm]:
-        """Losses before normalisation: rpn_objectness, rpn_box, box_class, box_regression and, with these
+        """Losses before normalisation: rpn_objectness and rpn_box, box_class, box_regression and, with these
         branches, mask and keypoint. The stages of a cascade are counted: box_class_1, box_regression_1, box_class_2
         and so on. A term's loss is sum / max(count, 1); add up both over the parts of a global batch first."""
         features = self.features(batch)
-        output = self.rpn(features)
-        losses = self.rpn.losses(output, batch.labels >= 0, batch.boxes, batch.seeds)
-        samples = self._sample(batch, self.rpn.propose(output, batch.sizes))
+        losses = {}
+        if self.rpn is None:
+            proposals = _given(batch)
+        else:
+            output = self.rpn(features)
+            losses = self.rpn.losses(output, batch.labels >= 0, batch.boxes, batch.seeds, batch.sizes)
+            proposals = self.rpn.propose(output, batch.sizes)
+        samples = self._sample(batch, proposals)
         losses |= self._head_losses(features, samples, batch)
         if self.keypoint_head is not None:
             if batch.keypoints is None:
@@ -96,13 +97,12 @@ class MaskRCNN(nn.Module):
         """The counts of `forward`'s losses alone. Leaves running statistics as they are."""
         with held_statistics(self):
             features = self.features(batch)
-            samples = self._sample(batch, self.rpn.propose(self.rpn(features), batch.sizes))
+            samples = self._sample(batch, self.proposals(features, batch))
             if isinstance(self.box_head, CascadeHead):  # how many boxes a stage has is known from the one before
                 of_boxes = {name: term.count for name, term in self._box_losses(features, samples, batch).items()}
             else:
                 of_boxes = dict.fromkeys(("box_class", "box_regression"), samples.used.sum().float())
-        anchors = samples.boxes.new_tensor(float(self.rpn.config.samples * len(batch)))
-        counts = {"rpn_objectness": anchors, "rpn_box": anchors} | of_boxes
+        counts = of_boxes if self.rpn is None else self.rpn.count_samples(batch.seeds) | of_boxes
         if self.mask_pooler is not None:
             counts["mask"] = samples.foreground.sum() * float(self.mask_side**2)
         if self.keypoint_pooler is not None:
@@ -120,31 +120,31 @@ class MaskRCNN(nn.Module):
         assert self.mask_pooler is not None
         return 2 * self.mask_pooler.size
 
-    def features(self, batch: Batch) -> list[Tensor]:
-        """What the neck makes of a batch: the pyramid, P2 first, or a single map."""
-        return self.neck(self.backbone(self.normalise(batch.images, batch.sizes)))
-
-    def normalise(self, images: Tensor, sizes: Tensor) -> Tensor:
-        """uint8 RGB [B, 3, H, W] -> float32 with mean and deviation taken out, zero in the padding."""
-        x = images.to(self.pixel_mean.dtype).sub_(self.pixel_mean).div_(self.pixel_std)
-        y = torch.arange(x.shape[2], device=x.device) < sizes[:, :1]
-        across = torch.arange(x.shape[3], device=x.device) < sizes[:, 1:]
-        return x.mul_((y[:, :, None] & across[:, None])[:, None])
+    def proposals(self, features: list[Tensor], batch: Batch) -> Proposals:
+        """The RPN's, or without one those that came with the batch."""
+        if self.rpn is None:
+            return _given(batch)
+        return self.rpn.propose(self.rpn(features), batch.sizes)
 
     @torch.no_grad()
     def detect(self, batch: Batch) -> list[Detections]:
         """Detections of every image, in the pixels of its file. Call it in eval mode."""
         features = self.features(batch)
-        proposals = self.rpn.propose(self.rpn(features), batch.sizes)
+        found = best(self.candidates(features, batch), len(batch), self.num_classes, self.inference)
+        masks = self.masks_of(features, found.boxes, found.image, found.labels)
+        heatmaps = self.heatmaps_of(features, found.boxes, found.image)
+        return self.finish(batch, found, masks, heatmaps)
+
+    def candidates(self, features: list[Tensor], batch: Batch) -> Found:
+        """Every region and class above the score threshold, before suppression, in the network's pixels."""
+        proposals = self.proposals(features, batch)
         image = torch.arange(len(batch), device=batch.sizes.device)[:, None].expand_as(proposals.valid)
         boxes, image, valid = proposals.boxes.flatten(0, 1), image.flatten(), proposals.valid.flatten()
         if self._compacts(boxes):
             boxes, image, valid = boxes[valid], image[valid], valid[valid]
         logits, deltas, boxes, weights = self._scored(features, boxes, image, batch.sizes)
         scores = torch.where(valid[:, None], logits.softmax(1)[:, : self.num_classes], 0.0)
-        found = select(scores, deltas, boxes, image, batch.sizes, weights, self.inference)
-        masks = self.masks_of(features, found.boxes, found.image, found.labels)
-        return self._finish(batch, found, masks, self.keypoints_of(features, found.boxes, found.image))
+        return candidates(scores, deltas, boxes, image, batch.sizes, weights, self.inference)
 
     def masks_of(self, features: list[Tensor], boxes: Tensor, image: Tensor, labels: Tensor) -> Tensor | None:
         """Mask probabilities [R, M, M] inside `boxes` [R, 4] (the network's pixels) of images `image` [R] for classes
@@ -154,18 +154,20 @@ class MaskRCNN(nn.Module):
         logits = self.mask_head(self._mask_regions(features, boxes, image), labels)
         return self.mask_head.masks.probabilities(logits, labels)
 
-    def keypoints_of(self, features: list[Tensor], boxes: Tensor, image: Tensor) -> Tensor | None:
-        """Keypoints [R, K, 3] (x and y in the network's pixels, score) inside `boxes` [R, 4] (the same pixels) of
-        images `image` [R]; None without a keypoint branch."""
+    def heatmaps_of(self, features: list[Tensor], boxes: Tensor, image: Tensor) -> Tensor | None:
+        """Keypoints' logits [R, K, M, M] inside `boxes` [R, 4] (the network's pixels) of images `image` [R]; None
+        without a keypoint branch."""
         if self.keypoint_pooler is None or self.keypoint_head is None:
             return None
-        return heatmaps_to_keypoints(self.keypoint_head(self.keypoint_pooler(features, boxes, image)), boxes)
+        logits: Tensor = self.keypoint_head(self.keypoint_pooler(features, boxes, image))
+        return logits
 
-    def _finish(
-        self, batch: Batch, found: Found, masks: Tensor | None, keypoints: Tensor | None = None
-    ) -> list[Detections]:
+    def finish(self, batch: Batch, found: Found, masks: Tensor | None, heatmaps: Tensor | None) -> list[Detections]:
+        """Detections of every image, in the pixels of its file, from those in the network's pixels with `masks`
+        [R, M, M] (probabilities) and `heatmaps` [R, K, M, M] (logits) inside their boxes."""
+        keypoints = None if heatmaps is None else heatmaps_to_keypoints(heatmaps, found.boxes)
         sizes, original = batch.sizes[found.image], batch.original_sizes[found.image]
-        boxes = to_original(found.boxes, sizes, original)
+        boxes = rescale(found.boxes, sizes, original)
         seen = box_ops.has_area(boxes)
         counts = torch.zeros(len(batch), dtype=torch.int64, device=boxes.device)
         split = counts.index_add_(0, found.image, seen.long()).tolist()
@@ -245,3 +247,10 @@ class MaskRCNN(nn.Module):
         logits = self.mask_head(regions, rois.labels)
         target = self.mask_target(batch.masks, rois.boxes, rois.image, rois.instance, logits.shape[-1])
         return self.mask_head.masks.loss(logits, rois.labels, target, rois.foreground)
+
+
+def _given(batch: Batch) -> Proposals:
+    if batch.proposals is None:
+        raise ValueError("a detector without an RPN needs a batch with proposals")
+    boxes, scores = batch.proposals[..., :4], batch.proposals[..., 4]
+    return Proposals(boxes, scores, scores > -torch.inf)

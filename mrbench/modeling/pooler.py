@@ -55,12 +55,10 @@ class Pooler(nn.Module):
             return self._everywhere(features, boxes, image, levels)
         parts, order = [], []
         for i, feature in enumerate(features):
+            # Where a level has no region, what is pooled from it is empty, but every level hangs on the losses.
             index = torch.where(levels == i)[0]
-            if len(index):
-                parts.append(self._pool(feature, boxes[index], image[index], self.strides[i]))
-                order.append(index)
-        if not parts:  # no region: an empty map that still hangs on the features
-            return features[0].new_zeros(0, features[0].shape[1], self.grid, self.grid) + 0 * features[0].sum()
+            parts.append(self._pool(feature, boxes[index], image[index], self.strides[i]))
+            order.append(index)
         if len(parts) == 1:
             return parts[0]
         return torch.cat(parts)[torch.cat(order).argsort()]

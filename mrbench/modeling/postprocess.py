@@ -26,7 +26,7 @@ class Detections:
 
 @dataclass
 class Found:
-    """Detections of all images in one list: image by image, by falling score in each."""
+    """Scored boxes of all images in one list; as detections image by image, by falling score in each."""
 
     boxes: Tensor  # float32 [R, 4] in the network's pixels
     scores: Tensor  # float32 [R]
@@ -34,7 +34,7 @@ class Found:
     image: Tensor  # int64 [R]
 
 
-def select(
+def candidates(
     scores: Tensor,
     deltas: Tensor,
     rois: Tensor,
@@ -43,31 +43,36 @@ def select(
     weights: Sequence[float],
     config: InferenceConfig,
 ) -> Found:
-    """scores [R, K] and deltas [R, K or 1, 4] of regions `rois` [R, 4] of images `image` [R] with `sizes` [B, 2].
+    """Boxes of the regions and classes that score above the threshold, in no order.
 
-    As Detectron2's fast_rcnn.py, `fast_rcnn_inference_single_image`, for all images at once.
+    scores [R, K] and deltas [R, K or 1, 4] of regions `rois` [R, 4] of images `image` [R] with `sizes` [B, 2].
     """
-    batch, classes = len(sizes), scores.shape[1]
     region, label = torch.nonzero(scores > config.score_threshold, as_tuple=True)
     score, image = scores[region, label], image[region]
     delta = deltas[region, label if deltas.shape[1] > 1 else torch.zeros_like(label)]
     box = box_ops.clip(box_ops.decode(rois[region], delta, weights), sizes[image])
     finite = torch.isfinite(box).all(1)
-    box, score = torch.where(finite[:, None], box, 0.0), torch.where(finite, score, 0.0)
-    keep = box_ops.suppress(box, score, image * classes + label, config.nms_threshold)
-    keep = keep[image[keep].argsort(stable=True)]  # by falling score within every image
-    box, score, label, image = box[keep], score[keep], label[keep], image[keep]
+    return Found(torch.where(finite[:, None], box, 0.0), torch.where(finite, score, 0.0), label, image)
 
+
+def best(found: Found, batch: int, classes: int, config: InferenceConfig) -> Found:
+    """What suppression class by class leaves of the candidates in `batch` images, and of it the best of every image.
+
+    After `candidates` as Detectron2's fast_rcnn.py, `fast_rcnn_inference_single_image`, for all images at once.
+    """
+    keep = box_ops.suppress(found.boxes, found.scores, found.image * classes + found.labels, config.nms_threshold)
+    keep = keep[found.image[keep].argsort(stable=True)]  # by falling score within every image
+    box, score, label, image = found.boxes[keep], found.scores[keep], found.labels[keep], found.image[keep]
     count = torch.zeros(batch, dtype=torch.int64, device=image.device).index_add_(0, image, torch.ones_like(image))
     rank = torch.arange(len(image), device=image.device) - (count.cumsum(0) - count)[image]
-    best = (rank < config.detections_per_image) & (score > 0)
-    return Found(box[best], score[best], label[best], image[best])
+    kept = (rank < config.detections_per_image) & (score > 0)
+    return Found(box[kept], score[kept], label[kept], image[kept])
 
 
-def to_original(boxes: Tensor, sizes: Tensor, original_sizes: Tensor) -> Tensor:
-    """Boxes [R, 4] of pictures of `sizes` [R, 2] in the pixels of files of `original_sizes` [R, 2], clipped."""
-    ratio = original_sizes.to(boxes.dtype) / sizes.to(boxes.dtype)
-    return box_ops.clip(boxes * ratio[:, [1, 0, 1, 0]], original_sizes)
+def rescale(boxes: Tensor, sizes: Tensor, new_sizes: Tensor) -> Tensor:
+    """Boxes [R, 4] of pictures of `sizes` [R, 2], in the same pictures at `new_sizes` [R, 2], clipped."""
+    ratio = new_sizes.to(boxes.dtype) / sizes.to(boxes.dtype)
+    return box_ops.clip(boxes * ratio[:, [1, 0, 1, 0]], new_sizes)
 
 
 def keypoints_to_original(keypoints: Tensor, sizes: Tensor, original_sizes: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ class RPNHead(nn.Module):
 
 
 class RPN(nn.Module):
-    """Predicts, proposes and is trained; anchors that reach over the picture's border take part (Detectron2)."""
+    """Predicts, proposes and is trained."""
 
     def __init__(self, config: RPNConfig, channels: int, strides: list[int]) -> None:
         super().__init__()
@@ -111,11 +111,20 @@ class RPN(nn.Module):
         found = match(overlaps, truth, self.config.background_iou, self.config.foreground_iou, keep_best=True)
         return found.label, found.index
 
-    def losses(self, output: RPNOutput, truth: Tensor, boxes: Tensor, seeds: Tensor) -> dict[str, LossTerm]:
+    def count_samples(self, seeds: Tensor) -> dict[str, Tensor]:
+        """The counts of the losses of pictures with `seeds` [B]: the samples asked for, not found."""
+        count = torch.full((), float(self.config.samples * len(seeds)), device=seeds.device)
+        return {"rpn_objectness": count, "rpn_box": count}
+
+    def losses(
+        self, output: RPNOutput, truth: Tensor, boxes: Tensor, seeds: Tensor, sizes: Tensor
+    ) -> dict[str, LossTerm]:
         """Binary cross entropy and smooth L1 over the sampled anchors; both are divided by the number of samples
         asked for, not found (Detectron2, modeling/proposal_generator/rpn.py, `losses`)."""
         c = self.config
         labels, matched = self.label_anchors(output.anchors, truth, boxes)
+        if c.border is not None:
+            labels = torch.where(inside(output.anchors, sizes, c.border), labels, -1)
         numbers = torch.arange(labels.shape[1], device=labels.device)
         lot = sampling.lots(seeds, sampling.ANCHORS, numbers)
         slots = sampling.choose(labels, lot, c.samples, c.positive_fraction)
@@ -133,5 +142,20 @@ class RPN(nn.Module):
         each = smooth_l1(output.deltas.gather(1, wide), target, c.smooth_l1_beta)
         box = torch.where(foreground[:, :, None], each, 0.0).sum()
 
-        count = objectness.new_tensor(float(c.samples * len(seeds)))
-        return {"rpn_objectness": LossTerm(objectness, count), "rpn_box": LossTerm(box, count)}
+        counts = self.count_samples(seeds)
+        return {
+            "rpn_objectness": LossTerm(objectness, counts["rpn_objectness"]),
+            "rpn_box": LossTerm(box, counts["rpn_box"]),
+        }
+
+
+def inside(anchors: Tensor, sizes: Tensor, border: float) -> Tensor:
+    """Whether anchors [N, 4] reach over the borders of pictures of `sizes` [B, 2] by less than `border` pixels, at
+    the left and top by no more than it -> bool [B, N] (Detectron2, structures/boxes.py, `inside_box`).
+
+    As in its RPN.BOUNDARY_THRESH the others lose their label after the matching; Detectron takes them out before, so
+    that a ground truth whose best anchor is outside has another.
+    """
+    height, width = sizes.to(anchors.dtype)[:, :, None].unbind(1)
+    x1, y1, x2, y2 = anchors.unbind(-1)
+    return (x1 >= -border) & (y1 >= -border) & (x2 < width + border) & (y2 < height + border)

@@ -63,6 +63,9 @@ class Run:
     def detections_file(self, split: str = "val") -> Path:
         return self.folder / "detections" / f"{split}.json"
 
+    def proposals_file(self, split: str = "val") -> Path:
+        return self.folder / "detections" / f"{split}_proposals.npz"
+
     def config(self) -> RunConfig:
         return compose.load(self.config_file)
 
