@@ -9,6 +9,7 @@ from mrbench.errors import UserError
 
 if TYPE_CHECKING:
     from mrbench.config.schema import RunConfig
+    from mrbench.runs.record import Run
 
 Overrides = Annotated[
     list[str] | None,
@@ -34,6 +35,13 @@ def show_error(error: UserError) -> None:
     typer.secho(f"error: {error.what}", fg=typer.colors.RED, err=True)
     if error.hint:
         typer.echo(error.hint, err=True)
+
+
+def run_config(run: "Run", overrides: list[str]) -> "RunConfig":
+    """A run's own configuration, but for what `overrides` change of how it is tested."""
+    from mrbench.config.compose import changed_for_testing
+
+    return changed_for_testing(run.config(), overrides)
 
 
 def compose(overrides: list[str] | None, config_dir: Path | None = None) -> "RunConfig":

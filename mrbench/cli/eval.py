@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mrbench.cli.common import ConfigDir, Root, compose, root_folder
+from mrbench.cli.common import ConfigDir, Root, compose, root_folder, run_config
 from mrbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,8 +20,9 @@ def eval_command(
     target: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN | OVERRIDES]",
-            help="A run's name, a beginning of it, or its folder. With --weights: key=value of the configuration.",
+            metavar="[RUN] [OVERRIDES]",
+            help="A run's name, a beginning of it, or its folder, and what to change of its configuration. "
+            "With --weights no run: key=value of the configuration.",
         ),
     ] = None,
     weights: Annotated[
@@ -48,7 +49,8 @@ def eval_command(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="With --weights: folder for detections, evaluation and matches.")
+        Path | None,
+        typer.Option("--out", help="Folder for detections, evaluation and matches, but not of a run as it is."),
     ] = None,
     per_category: Annotated[bool, typer.Option("--per-category", help="AP of every category as well.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with all digits, instead of a table.")] = False,
@@ -60,6 +62,11 @@ def eval_command(
     **A run**, with its own weights and data; its evaluation is written anew:
 
     Example: mrbench eval mask_rcnn_small-74bdd1
+
+    **Tested in another way** than it was trained for (augmentation, data, evaluation, model.inference, precision);
+    the run stays as it is, and --out keeps the result:
+
+    Example: mrbench eval mask_rcnn_small-74bdd1 evaluation.tta.enabled=true --out flipped
 
     **Weights**, with any configuration:
 
@@ -135,22 +142,30 @@ def _evaluate_weights(
 
 
 def _evaluate_run(target: list[str], out: Path | None, root: Path | None) -> dict[str, Any]:
+    from tempfile import TemporaryDirectory
+
     from mrbench.runs.lock import run_lock
-    from mrbench.runs.record import find_run
+    from mrbench.runs.record import Run, find_run
 
-    if len(target) != 1 or "=" in target[0]:
+    name, overrides = target[0], target[1:]
+    if "=" in name or not all("=" in override for override in overrides):
         raise UserError(
-            f"Give one run, not {' '.join(target)}.",
-            "Overrides go with --weights. `mrbench runs list` shows the runs.",
+            f"Give one run, then overrides, not {' '.join(target)}.",
+            "Overrides alone go with --weights. `mrbench runs list` shows the runs.",
         )
-    if out is not None:
-        raise UserError("--out goes with --weights: a run's evaluation is written into its folder.")
-    run = find_run(root_folder(root), target[0])
-    config = run.config()
-    from mrbench.engine.evaluate import evaluate_run
+    run = find_run(root_folder(root), name)
+    config = run_config(run, overrides)
+    if not overrides and out is not None:
+        raise UserError("A run as it is needs no --out: its evaluation is written into its folder.")
+    if out is not None and out.resolve() == run.folder.resolve():
+        raise UserError("--out is the run's own folder, whose evaluation is of the run as it is.", "Give another one.")
+    from mrbench.engine.evaluate import evaluate_run, run_weights
 
-    with run_lock(run):
-        return evaluate_run(run, config)
+    if not overrides:
+        with run_lock(run):
+            return evaluate_run(run, config)
+    with TemporaryDirectory() as folder:
+        return evaluate_run(Run(out or Path(folder)), config, weights=run_weights(run))
 
 
 def _show(result: dict[str, Any], per_category: bool) -> None:

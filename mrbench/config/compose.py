@@ -121,6 +121,34 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Ru
     return config
 
 
+# What a trained model can be tested with in another way than it was trained for.
+OF_TESTING = ("augmentation.", "data.", "evaluation.", "model.inference.", "precision.", "runtime.")
+
+
+def changed_for_testing(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """A run's configuration with values set anew by `overrides`, each a key=value.
+
+    Raises UserError for keys that only a new training could follow, and as `compose` does.
+    """
+    parsed = parse(overrides)
+    check_names(parsed)
+    node = OmegaConf.structured(config)
+    try:
+        for override in parsed:
+            key = override.key_or_group
+            if not key.startswith(OF_TESTING):
+                raise UserError(
+                    f"'{override.input_line}' cannot be changed for a run that is trained",
+                    f"What can: {', '.join(part + '*' for part in OF_TESTING)}. For more: --weights.",
+                )
+            OmegaConf.update(node, key, override.value())
+        new = cast(RunConfig, OmegaConf.to_object(node))
+    except OmegaConfBaseException as error:
+        raise UserError(_first_lines(error, overrides), "mrbench train --cfg prints what the keys hold.") from error
+    validate(new)
+    return new
+
+
 def _first_lines(error: Exception, overrides: Sequence[str]) -> str:
     """Hydra's and OmegaConf's message without the internals that follow it."""
     cause = error.__cause__ or error

@@ -75,6 +75,13 @@ def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
     )
 
 
+def mirror(boxes: Tensor, sizes: Tensor) -> Tensor:
+    """Boxes [N, 4] in pictures of `sizes` [N, 2] (height, width) after these are flipped left to right."""
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    width = sizes[:, 1].to(boxes.dtype)
+    return torch.stack([width - x2, y1, width - x1, y2], -1)
+
+
 def has_area(boxes: Tensor) -> Tensor:
     """Whether boxes [..., 4] are finite and wider and higher than nothing -> bool [...]."""
     positive = (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
