@@ -92,7 +92,11 @@ def _show_result(run: "Run") -> None:
             values = [metrics.get(f"{kind}/{name}") for name in columns]
             table.add_row(kind, *("-" if value is None else f"{value:.2f}" for value in values))
     console = Console(highlight=False)
-    console.print(table)
+    if table.row_count:  # images without annotations give no numbers
+        console.print(table)
+    recall = [f"{name} {value:.2f}" for name, value in metrics.items() if name.startswith("proposal/AR1") and value]
+    if recall:
+        console.print(", ".join(recall))
     for note in evaluation["notes"]:
         console.print(note, markup=False)
     status = run.status()

@@ -2,7 +2,6 @@
 
 import gc
 import json
-import math
 import os
 import pickle
 from collections import Counter
@@ -14,35 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from mrbench.data.keypoints import Keypoints, check_keypoints, count_visible
-from mrbench.data.segmentation import Segmentation, check_segmentation
+from mrbench.data.broken import Broken
+from mrbench.data.entries import (
+    Annotation,
+    Category,
+    ImageInfo,
+    annotation_id,
+    read_annotation,
+    read_category,
+    read_image,
+)
+from mrbench.data.keypoints import Keypoints, count_visible
+from mrbench.data.proposals import SplitProposals
 from mrbench.errors import UserError
-
-
-@dataclass(frozen=True)
-class ImageInfo:
-    id: int
-    file: Path
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
-class Category:
-    id: int  # the data set's own; may have gaps
-    name: str
-    keypoints: tuple[str, ...] = ()  # their names, in the order of the annotations'
-
-
-@dataclass(frozen=True)
-class Annotation:
-    id: int
-    label: int  # 0..K-1: place in `CocoDataset.categories`
-    bbox: tuple[float, float, float, float]  # xyxy, pixels of the file
-    segmentation: Segmentation | None  # polygons or compressed RLE; None where the data set has boxes only
-    area: float  # as the file says; for a file that does not, that of the box
-    iscrowd: bool
-    keypoints: Keypoints | None = None  # as the file says, in numbers of pixels; None where it says nothing
 
 
 @dataclass(frozen=True)
@@ -51,6 +34,7 @@ class Problem:
 
     file: Path
     annotation_id: Any
+    kind: str  # a word of `mrbench.data.findings`
     reason: str
 
     def __str__(self) -> str:
@@ -64,19 +48,23 @@ class CocoDataset:
     out. A file that is not COCO's JSON, pictures listed twice and picture files that are not there are a UserError
     in either case. The presence of files is asked of the folder, once, not of every file.
 
-    `images` is in the file's order, `categories` in the order of their ids.
+    `images` is in the file's order, `categories` in the order of their ids. `proposals` is set where the configuration
+    names a file of them. `annotated` is False for a file without the list of annotations, as COCO has for test-dev.
     """
+
+    proposals: SplitProposals | None = None
 
     def __init__(self, annotation_file: Path, image_folder: Path, on_error: str = "raise") -> None:
         self.annotation_file = annotation_file
         self.image_folder = image_folder
         self.problems: list[Problem] = []
-        with _no_garbage_collection():
+        with no_garbage_collection():
             content = read_coco(annotation_file)
             self.images = _read_images(content["images"], annotation_file, image_folder)
             self.categories = _read_categories(content["categories"], annotation_file)
             _check_files([image.file for image in self.images], image_folder)
-            grouped = self._read_annotations(content["annotations"])
+            self.annotated = "annotations" in content
+            grouped = self._read_annotations(content.get("annotations", []))
         if self.problems and on_error == "raise":
             raise UserError(*describe_problems(self.problems))
         # Instances of each image that can be learned from, int64 [images]; and the ids of those that have a box only.
@@ -124,55 +112,27 @@ class CocoDataset:
         return {"images": images, "annotations": annotations, "categories": categories}
 
     def _read_annotations(self, entries: list[Any]) -> list[list[Annotation]]:
+        images = {image.id: image for image in self.images}
         place = {image.id: i for i, image in enumerate(self.images)}
         labels = {category.id: i for i, category in enumerate(self.categories)}
         grouped: list[list[Annotation]] = [[] for _ in self.images]
         seen: set[int] = set()
         for number, entry in enumerate(entries):
-            if not isinstance(entry, dict) or not isinstance(entry.get("id"), int):
-                self._problem(f"(number {number} in the list)", "it has no id that is a whole number")
-                continue
-            identity = entry["id"]
-            if identity in seen:
-                self._problem(identity, "another annotation has the same id")
-                continue
-            seen.add(identity)
-            image_id, category_id = entry.get("image_id"), entry.get("category_id")
-            if not isinstance(image_id, int) or image_id not in place:
-                self._problem(identity, f"its image id {image_id!r} is not among the images")
-                continue
-            if not isinstance(category_id, int) or category_id not in labels:
-                self._problem(identity, f"its category id {category_id!r} is not among the categories")
-                continue
-            index = place[image_id]
-            image = self.images[index]
-            reason = _check_box(entry.get("bbox"))
-            if not reason:
-                segmentation, reason = check_segmentation(entry.get("segmentation"), image.height, image.width)
-            if not reason:
-                names = self.categories[labels[category_id]].keypoints
-                keypoints, reason = check_keypoints(entry.get("keypoints"), names)
-            if reason:
-                self._problem(identity, f"{reason} (image {image_id})")
-                continue
-            x, y, w, h = (float(v) for v in entry["bbox"])
-            area = entry.get("area", w * h)
-            if not _finite(area):
-                self._problem(identity, f"its area is not a number: {area!r}")
-                continue
-            crowd = bool(entry.get("iscrowd", 0))
-            box = (x, y, x + w, y + h)
-            grouped[index].append(
-                Annotation(identity, labels[category_id], box, segmentation, float(area), crowd, keypoints)
-            )
+            identity: Any = f"(number {number} in the list)"
+            try:
+                identity = annotation_id(entry, number)
+                if identity in seen:
+                    raise Broken("duplicate-annotation-id", "another annotation has the same id")
+                seen.add(identity)
+                annotation = read_annotation(entry, images, labels, self.categories)
+                grouped[place[entry["image_id"]]].append(annotation)
+            except Broken as broken:
+                self.problems.append(Problem(self.annotation_file, identity, broken.kind, broken.reason))
         return grouped
-
-    def _problem(self, annotation_id: Any, reason: str) -> None:
-        self.problems.append(Problem(self.annotation_file, annotation_id, reason))
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
     """Millions of new objects and no cycles among them: looking for some takes as long as reading them."""
     enabled = gc.isenabled()
     gc.disable()
@@ -193,7 +153,10 @@ def describe_problems(problems: list[Problem], shown: int = 5) -> tuple[str, str
 
 
 def read_coco(path: Path) -> dict[str, Any]:
-    """The content of an instances JSON; raises UserError where it cannot be read or is something else."""
+    """The content of an instances JSON, or of one without annotations (COCO's image_info_*.json).
+
+    Raises UserError where it cannot be read or is something else.
+    """
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
@@ -202,6 +165,9 @@ def read_coco(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not JSON: {error}", "Was it downloaded and unpacked whole?") from error
     parts = ("images", "annotations", "categories")
     missing = [k for k in parts if not (isinstance(content, dict) and isinstance(content.get(k), list))]
+    # COCO's lists of test images (image_info_*.json) have none.
+    if missing == ["annotations"] and "annotations" not in content:
+        return content
     if missing:
         raise UserError(
             f"{path} is JSON, but not in COCO format: no list {', '.join(repr(k) for k in missing)}",
@@ -211,18 +177,10 @@ def read_coco(path: Path) -> dict[str, Any]:
 
 
 def _read_images(entries: list[Any], path: Path, folder: Path) -> list[ImageInfo]:
-    images = []
-    for number, entry in enumerate(entries):
-        entry = entry if isinstance(entry, dict) else {}
-        identity, name = entry.get("id"), entry.get("file_name")
-        width, height = entry.get("width"), entry.get("height")
-        if not isinstance(identity, int):
-            raise UserError(f"{path}: image number {number} in the list has no id that is a whole number")
-        if not isinstance(name, str) or not name:
-            raise UserError(f"{path}: image {identity} has no file_name")
-        if not (isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0):
-            raise UserError(f"{path}: image {identity} has no width and height: {width!r} x {height!r}")
-        images.append(ImageInfo(identity, folder / name, width, height))
+    try:
+        images = [read_image(entry, number, folder) for number, entry in enumerate(entries)]
+    except Broken as broken:
+        raise UserError(f"{path}: {broken.reason}") from None
     if not images:
         raise UserError(f"{path} lists no images")
     _check_unique([image.id for image in images], "image", path)
@@ -230,12 +188,10 @@ def _read_images(entries: list[Any], path: Path, folder: Path) -> list[ImageInfo
 
 
 def _read_categories(entries: list[Any], path: Path) -> list[Category]:
-    categories = []
-    for number, entry in enumerate(entries):
-        identity = entry.get("id") if isinstance(entry, dict) else None
-        if not isinstance(identity, int):
-            raise UserError(f"{path}: category number {number} in the list has no id that is a whole number")
-        categories.append(Category(identity, str(entry.get("name", identity)), _keypoint_names(entry)))
+    try:
+        categories = [read_category(entry, number) for number, entry in enumerate(entries)]
+    except Broken as broken:
+        raise UserError(f"{path}: {broken.reason}") from None
     if not categories:
         raise UserError(f"{path} lists no categories")
     _check_unique([category.id for category in categories], "category", path)
@@ -244,11 +200,6 @@ def _read_categories(entries: list[Any], path: Path) -> list[Category]:
 
 def _coco_keypoints(keypoints: Keypoints | None) -> dict[str, Any]:
     return {} if keypoints is None else {"keypoints": list(keypoints), "num_keypoints": count_visible(keypoints)}
-
-
-def _keypoint_names(category: dict[str, Any]) -> tuple[str, ...]:
-    names = category.get("keypoints")
-    return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
 def _check_unique(ids: list[int], what: str, path: Path) -> None:
@@ -275,21 +226,3 @@ def _check_files(files: list[Path], folder: Path) -> None:
             f"Images were looked for in {folder}: fetch what is missing, or name another folder with "
             "data.train.images or data.val.images.",
         )
-
-
-def _check_box(box: Any) -> str:
-    if not isinstance(box, list) or len(box) != 4:
-        return f"bbox is not four numbers: {box!r:.60}"
-    try:
-        finite = math.isfinite(box[0] + box[1] + box[2] + box[3])
-    except (TypeError, OverflowError):
-        finite = False
-    if not finite:
-        return f"bbox with something that is not a finite number: {box}"
-    if box[2] <= 0 or box[3] <= 0:
-        return f"box with zero width or height: {box} (x, y, width, height)"
-    return ""
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)

@@ -21,7 +21,7 @@ class JoinedDataset(CocoDataset):
         first = parts[0]
         self.parts = parts
         self.annotation_file, self.image_folder = first.annotation_file, first.image_folder
-        self.categories = first.categories
+        self.categories, self.annotated = first.categories, True
         self.images = [image for part in parts for image in part.images]
         self.problems = [problem for part in parts for problem in part.problems]
         self.trainable = np.concatenate([part.trainable for part in parts])

@@ -7,35 +7,37 @@ from typing import Any
 import numpy as np
 
 from mrbench.data.augmentation import Plan
+from mrbench.data.broken import Broken
 
 Keypoints = tuple[float, ...]  # x, y, visibility, x, y, visibility, ...; 0 not annotated, 1 hidden, 2 in sight
 
 
-def check_keypoints(keypoints: Any, names: Sequence[str]) -> tuple[Keypoints | None, str]:
-    """(the keypoints, "") or (None, what is wrong with them).
+def check_keypoints(keypoints: Any, names: Sequence[str]) -> Keypoints | None:
+    """The keypoints. Raises Broken.
 
-    An absent or empty list is (None, ""), and so is anything of a category that names no keypoints. `names`: of the
+    An absent or empty list is None, and so is anything of a category that names no keypoints. `names`: of the
     category's keypoints, in their order.
     """
     if not names or keypoints is None or keypoints == []:
-        return None, ""
+        return None
     if not isinstance(keypoints, list):
-        return None, f"keypoints are not a list of numbers: {keypoints!r:.40}"
+        raise Broken("keypoints-form", f"keypoints are not a list of numbers: {keypoints!r:.40}")
     if len(keypoints) != 3 * len(names):
-        return None, (
+        raise Broken(
+            "keypoints-length",
             f"keypoints with {len(keypoints)} numbers, but its category names {len(names)}, "
-            f"which makes {3 * len(names)} (x, y, visibility)"
+            f"which makes {3 * len(names)} (x, y, visibility)",
         )
     try:
         finite = math.isfinite(math.fsum(keypoints))
     except (TypeError, ValueError, OverflowError):
         finite = False
     if not finite:
-        return None, "keypoints with something that is not a finite number"
+        raise Broken("keypoints-form", "keypoints with something that is not a finite number")
     strange = [v for v in keypoints[2::3] if v not in (0, 1, 2)]
     if strange:
-        return None, f"a keypoint's visibility is {strange[0]!r}, not 0, 1 or 2"
-    return tuple(keypoints), ""
+        raise Broken("keypoints-visibility", f"a keypoint's visibility is {strange[0]!r}, not 0, 1 or 2")
+    return tuple(keypoints)
 
 
 def count_visible(keypoints: Keypoints | None) -> int:

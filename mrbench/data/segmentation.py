@@ -6,61 +6,66 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from mrbench.data.broken import Broken
+
 Segmentation = list[list[float]] | dict[str, Any]  # polygons [x, y, x, y, ...], or {"size": [h, w], "counts": str}
 
 
-def check_segmentation(segmentation: Any, height: int, width: int) -> tuple[Segmentation | None, str]:
-    """(the segmentation in one of two forms, "") or (None, what is wrong with it).
+def check_segmentation(segmentation: Any, height: int, width: int) -> Segmentation | None:
+    """The segmentation in one of two forms. Raises Broken.
 
-    Uncompressed run-length encoding becomes compressed. An absent or empty segmentation is (None, ""): a data set
-    for detection alone has none. `height`, `width`: of the image, pixels.
+    Uncompressed run-length encoding becomes compressed. An absent or empty segmentation is None: a data set for
+    detection alone has none. `height`, `width`: of the image, pixels.
     """
     if segmentation is None or segmentation == []:
-        return None, ""
+        return None
     if isinstance(segmentation, list):
-        return _check_polygons(segmentation)
+        _check_polygons(segmentation)
+        return segmentation
     if isinstance(segmentation, dict):
         return _check_rle(segmentation, height, width)
-    return None, f"segmentation is neither a list of polygons nor RLE: {segmentation!r:.40}"
+    raise Broken("segmentation-form", f"segmentation is neither a list of polygons nor RLE: {segmentation!r:.40}")
 
 
-def _check_polygons(polygons: list[Any]) -> tuple[Segmentation | None, str]:
+def _check_polygons(polygons: list[Any]) -> None:
     for polygon in polygons:
         if not isinstance(polygon, list):
-            return None, f"a polygon is not a list of numbers: {polygon!r:.40}"
+            raise Broken("segmentation-form", f"a polygon is not a list of numbers: {polygon!r:.40}")
         if len(polygon) < 6:
-            return None, f"polygon with {len(polygon)} numbers (3 points, 6 numbers, are the least)"
+            raise Broken("polygon-points", f"polygon with {len(polygon)} numbers (3 points, 6 numbers, are the least)")
         if len(polygon) % 2:
-            return None, f"polygon with an odd number of numbers ({len(polygon)})"
+            raise Broken("polygon-odd", f"polygon with an odd number of numbers ({len(polygon)})")
         try:
             total = math.fsum(polygon)
         except (TypeError, ValueError, OverflowError):
-            return None, "polygon with something that is not a finite number"
+            raise Broken("polygon-number", "polygon with something that is not a finite number") from None
         if not math.isfinite(total):
-            return None, "polygon with NaN or infinity"
-    return polygons, ""
+            raise Broken("polygon-number", "polygon with NaN or infinity")
 
 
-def _check_rle(rle: dict[str, Any], height: int, width: int) -> tuple[Segmentation | None, str]:
+def _check_rle(rle: dict[str, Any], height: int, width: int) -> Segmentation:
     counts, size = rle.get("counts"), rle.get("size")
     if size != [height, width]:
-        return None, f"RLE of the wrong size: {size}, but the image is {[height, width]} (height, width)"
+        raise Broken("rle-size", f"RLE of the wrong size: {size}, but the image is {[height, width]} (height, width)")
     if isinstance(counts, list):
         if not all(isinstance(c, int) and c >= 0 for c in counts):
-            return None, "RLE counts are not whole numbers from 0"
+            raise Broken("rle-counts", "RLE counts are not whole numbers from 0")
         lengths = np.asarray(counts, dtype=np.int64)
     elif isinstance(counts, str):
         try:
             lengths = run_lengths(counts)
         except ValueError as error:
-            return None, str(error)
+            raise Broken("rle-counts", str(error)) from None
     else:
-        return None, "RLE without counts"
+        raise Broken("rle-counts", "RLE without counts")
     if len(lengths) == 0 or lengths.min() < 0 or lengths.sum() != height * width:
-        return None, f"RLE of the wrong size: its runs hold {lengths.sum()} pixels, the image has {height * width}"
+        raise Broken(
+            "rle-counts",
+            f"RLE of the wrong size: its runs hold {lengths.sum()} pixels, the image has {height * width}",
+        )
     if isinstance(counts, list):
         counts = coco_mask.frPyObjects({"size": size, "counts": counts}, height, width)["counts"].decode()
-    return {"size": size, "counts": counts}, ""
+    return {"size": size, "counts": counts}
 
 
 def run_lengths(counts: str) -> np.ndarray:

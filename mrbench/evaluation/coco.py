@@ -33,13 +33,13 @@ class Evaluation:
 
     metrics: "box/AP", ..., "mask/ARl", "keypoint/AP", ... in percent, None where undefined. per_category: by
     name, "box/AP", "mask/AP" and "keypoint/AP". notes: what a reader of the numbers must know. matches: see
-    `mrbench.evaluation.matches`.
+    `mrbench.evaluation.matches`; proposals have none.
     """
 
     metrics: dict[str, float | None]
     per_category: dict[str, dict[str, float | None]]
     notes: list[str]
-    matches: Matches
+    matches: Matches | None
     images: int
 
 
@@ -87,6 +87,12 @@ def evaluate(
         matches.kinds[kind] = _matches(run, len(truth["images"]))
     notes = _notes(truth, found, metrics, max_detections, areas)
     return Evaluation(metrics, per_category, notes, matches, len(truth["images"]))
+
+
+def without_annotations(images: int) -> Evaluation:
+    """What there is to say of detections on images whose annotations nobody has, as COCO's test-dev: no numbers."""
+    note = "The images have no annotations: nothing was evaluated. The detections are COCO results, ready to be sent in."
+    return Evaluation({}, {}, [note], None, images)
 
 
 def _check_settings(kinds: Sequence[str], areas: Sequence[float], max_detections: int) -> None:

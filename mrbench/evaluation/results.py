@@ -12,6 +12,7 @@ from typing import Any
 
 from pycocotools import mask as rle_api
 
+from mrbench.data.broken import Broken
 from mrbench.data.keypoints import check_keypoints, count_visible
 from mrbench.data.segmentation import check_segmentation
 from mrbench.errors import UserError
@@ -25,8 +26,11 @@ EXAMPLES = {
 }
 
 
-class Problem(Exception):
+class Problem(Broken):
     """Why one entry cannot be used; collected and shown together."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("entry", reason)
 
 
 def read_ground_truth(source: Path | dict[str, Any], kinds: Iterable[str]) -> dict[str, Any]:
@@ -76,9 +80,7 @@ def read_ground_truth(source: Path | dict[str, Any], kinds: Iterable[str]) -> di
         if rle is not None:
             entry["segmentation"] = rle
         if with_keypoints:
-            keypoints, reason = check_keypoints(annotation.get("keypoints"), names[annotation["category_id"]])
-            if reason:
-                raise Problem(reason)
+            keypoints = check_keypoints(annotation.get("keypoints"), names[annotation["category_id"]])
             entry["keypoints"] = list(keypoints or [0] * 3 * number)
             entry["num_keypoints"] = count_visible(keypoints)
         annotations.append(entry)
@@ -191,7 +193,7 @@ def _check_all(items: list, check: Callable[[Any], None], name: Callable[[int, A
     for number, item in enumerate(items, 1):
         try:
             check(item)
-        except Problem as problem:
+        except Broken as problem:
             problems.append(f"{name(number, item) if isinstance(item, dict) else f'entry {number}'}: {problem}")
     return problems
 
@@ -241,10 +243,10 @@ def _extent(keypoints: list[float]) -> list[float]:
 
 
 def _mask(value: Any, size: tuple[int, int]) -> dict[str, Any]:
-    """Compressed RLE of polygons, run lengths or compressed RLE; raises Problem for anything else."""
-    segmentation, reason = check_segmentation(value, *size)
+    """Compressed RLE of polygons, run lengths or compressed RLE; raises Broken for anything else."""
+    segmentation = check_segmentation(value, *size)
     if segmentation is None:
-        raise Problem(reason or "no segmentation")
+        raise Problem("no segmentation")
     if isinstance(segmentation, dict):
         return segmentation
     return rle_api.merge(rle_api.frPyObjects(segmentation, *size))
