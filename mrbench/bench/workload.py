@@ -17,6 +17,7 @@ from mrbench.data.batch import Batch
 from mrbench.engine.checkpoint import load_model_weights
 from mrbench.engine.precision import autocast, check_precision, set_matmul_precision
 from mrbench.engine.step import TrainStep
+from mrbench.errors import UserError
 from mrbench.modeling.build import build_detector
 from mrbench.modeling.detector import MaskRCNN
 
@@ -81,6 +82,10 @@ def _single(config: RunConfig, workload: Workload) -> RunConfig:
 def _inputs(config: RunConfig, workload: Workload) -> tuple[list[Batch], int]:
     if workload.inputs == "data":
         return data_batches(config, workload.mode, DIFFERENT_BATCHES, workload.batch)
+    if config.model.rpn.mode == "precomputed":
+        raise UserError(
+            "model.rpn.mode=precomputed needs proposals, and synthetic pictures have none", "Give --inputs data."
+        )
     classes = config.data.shapes.classes if config.data.kind == "shapes" else COCO_CLASSES
     height, width = workload.image_size
     head, masks = config.model.keypoint_head, config.model.mask_head.enabled

@@ -12,6 +12,7 @@ from mrbench.cli.common import show_error
 from mrbench.cli.eval import eval_command
 from mrbench.cli.gpu_bench import gpu_bench_command
 from mrbench.cli.predict import predict_command
+from mrbench.cli.proposals import proposals_command
 from mrbench.cli.report import report_command
 from mrbench.cli.sweep import sweep_command
 from mrbench.cli.train import train_command
@@ -47,6 +48,7 @@ def options(
 app.command("train")(train_command)
 app.command("eval")(eval_command)
 app.command("predict")(predict_command)
+app.command("proposals")(proposals_command)
 app.command("sweep")(sweep_command)
 app.command("report")(report_command)
 app.command("gpu-bench")(gpu_bench_command)

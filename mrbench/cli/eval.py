@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SHORT_KEYPOINT = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
+SHORT_PROPOSAL = ("AR100", "ARs100", "ARm100", "ARl100", "AR1000", "ARs1000", "ARm1000", "ARl1000")
 SHORT = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
@@ -186,11 +187,12 @@ def _number(value: float | None) -> str:
 
 
 def _summaries(metrics: dict[str, float | None]) -> list["Table"]:
-    """One row for boxes, one for masks; keypoints, which have other numbers, in a table of their own."""
+    """One row for boxes, one for masks; keypoints and proposals, which have other numbers, in tables of their own."""
     kinds = list(dict.fromkeys(key.split("/")[0] for key in metrics))
-    regions = [kind for kind in kinds if kind != "keypoint"]
+    own = {"keypoint": SHORT_KEYPOINT, "proposal": SHORT_PROPOSAL}
+    regions = [kind for kind in kinds if kind not in own]
     tables = [_summary(metrics, regions, SHORT)] if regions else []
-    return tables + ([_summary(metrics, ["keypoint"], SHORT_KEYPOINT)] if "keypoint" in kinds else [])
+    return tables + [_summary(metrics, [kind], numbers) for kind, numbers in own.items() if kind in kinds]
 
 
 def _summary(metrics: dict[str, float | None], kinds: list[str], numbers: tuple[str, ...]) -> "Table":

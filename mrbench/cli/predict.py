@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mrbench.cli.common import ConfigDir, Root, compose, root_folder
+from mrbench.cli.common import ConfigDir, Root, compose, root_folder, run_config
 from mrbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,9 +18,9 @@ def predict_command(
     arguments: Annotated[
         list[str],
         typer.Argument(
-            metavar="[RUN] IMAGES|FOLDER...",
-            help="A run (its name, a beginning of it, or its folder), then picture files or folders of them. "
-            "With --weights no run, but key=value of the configuration may be among them.",
+            metavar="[RUN] [OVERRIDES] IMAGES|FOLDER...",
+            help="A run (its name, a beginning of it, or its folder), then picture files or folders of them, and "
+            "among them key=value of what to change of its configuration. With --weights no run.",
         ),
     ],
     weights: Annotated[
@@ -42,19 +42,28 @@ def predict_command(
 
     Example: mrbench predict mask_rcnn_small-74bdd1 photos/ --out drawn
 
+    Example: mrbench predict mask_rcnn_small-74bdd1 evaluation.tta.enabled=true photos/
+
     Example: mrbench predict --weights final.pt data=coco_folder data.root=/data/coco street.jpg
     """
+    overrides = [item for item in arguments if "=" in item and not Path(item).exists()]
+    rest = [item for item in arguments if item not in overrides]
     if weights is not None:
-        overrides = [item for item in arguments if "=" in item and not Path(item).exists()]
-        paths = [Path(item) for item in arguments if item not in overrides]
-        config, run = compose(overrides, config_dir), None
+        config, run, paths = compose(overrides, config_dir), None, [Path(item) for item in rest]
         if not weights.is_file():
             raise UserError(f"There is no file {weights}.")
     else:
         from mrbench.runs.record import find_run
 
-        run = find_run(root_folder(root), arguments[0])
-        config, paths = run.config(), [Path(item) for item in arguments[1:]]
+        if not rest:
+            raise UserError("There is no run among the arguments.", "`mrbench runs list` shows the runs.")
+        run = find_run(root_folder(root), rest[0])
+        config, paths = run_config(run, overrides), [Path(item) for item in rest[1:]]
+    if config.model.rpn.mode != "joint":
+        raise UserError(
+            f"model.rpn.mode={config.model.rpn.mode}: it takes an RPN and heads to detect anything on new pictures",
+            "Give a run of model.rpn.mode=joint.",
+        )
     if not paths:
         raise UserError("There are no pictures to look at.", "Give picture files, or a folder of them.")
     pictures, results = _detect(config, run, weights, paths)
@@ -72,14 +81,13 @@ def _detect(
     from rich.progress import Progress
 
     from mrbench.data.coco import CocoDataset
-    from mrbench.data.loader import eval_loader
     from mrbench.data.sources import open_split
     from mrbench.engine.checkpoint import load_model_weights
     from mrbench.engine.distributed import World, choose_device
     from mrbench.engine.evaluate import run_weights
     from mrbench.engine.precision import autocast, check_precision, set_matmul_precision
     from mrbench.evaluation.folder import open_pictures
-    from mrbench.evaluation.inference import detect_dataset
+    from mrbench.evaluation.inference import detect_as_configured
     from mrbench.modeling.build import build_detector
 
     # Before the data set is opened, which may be long work.
@@ -98,19 +106,20 @@ def _detect(
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("detecting", total=len(pictures))
-        results = detect_dataset(
+        results = detect_as_configured(
             model.to(device),
             cast(CocoDataset, pictures),
-            eval_loader(cast(CocoDataset, pictures), config),
+            config,
             device,
             lambda: autocast(config.precision.kind, device),
             lambda done: progress.update(task, completed=done),
-            config.model.inference.mask_threshold,
         )
     return pictures, results
 
 
 def _write(pictures: "PictureSet", results: list[dict[str, Any]], out: Path, threshold: float) -> None:
+    from PIL import Image
+
     from mrbench.data.pictures import read_picture
     from mrbench.evaluation.drawing import draw_coco
     from mrbench.runs.files import replacing, write_json
@@ -125,7 +134,7 @@ def _write(pictures: "PictureSet", results: list[dict[str, Any]], out: Path, thr
         # Pictures of the same name from several folders get their number.
         name = stem if stems.count(stem) == 1 else f"{stem}-{image.id}"
         with replacing(out / f"{name}.png") as temporary:
-            draw_coco(read_picture(image), found, categories).save(temporary, format="PNG")
+            draw_coco(Image.fromarray(read_picture(image)), found, categories).save(temporary, format="PNG")
     write_json(
         out / "detections.json",
         {

@@ -4,7 +4,8 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch.distributed as dist
 from mrbench.config.schema import ModelConfig, RunConfig
 from mrbench.data.coco import CocoDataset
 from mrbench.data.loader import eval_loader
+from mrbench.data.proposals import ProposalTable, write_proposals
 from mrbench.data.sources import open_split
 from mrbench.engine import checkpoint
 from mrbench.engine.distributed import (
@@ -27,10 +29,11 @@ from mrbench.engine.distributed import (
 from mrbench.engine.precision import autocast, check_precision, set_matmul_precision
 from mrbench.engine.processes import run_processes
 from mrbench.errors import UserError
-from mrbench.evaluation.coco import Evaluation, evaluate
-from mrbench.evaluation.inference import detect_dataset, gather
-from mrbench.modeling.build import build_detector
-from mrbench.modeling.detector import MaskRCNN
+from mrbench.evaluation.coco import Evaluation, evaluate, without_annotations
+from mrbench.evaluation.inference import detect_as_configured, gather
+from mrbench.evaluation.proposals import evaluate_proposals, gather_proposals, propose_dataset
+from mrbench.modeling.build import Network, build_network
+from mrbench.modeling.proposal_network import ProposalNetwork
 from mrbench.runs.files import replacing, write_json
 from mrbench.runs.record import Run
 from mrbench.weights.files import inspect
@@ -40,41 +43,43 @@ Progress = Callable[[int], None]
 
 @dataclass
 class Result:
-    """An evaluation with the detections (COCO results) that it is of, and the seconds that both took."""
+    """An evaluation, the detections (COCO results) or proposals that it is of, and the seconds that both took."""
 
     evaluation: Evaluation
-    detections: list[dict[str, Any]]
+    detections: list[dict[str, Any]] | ProposalTable
     seconds: float
 
 
 def evaluate_model(
-    model: MaskRCNN,
+    model: Network,
     config: RunConfig,
     dataset: CocoDataset,
     device: torch.device,
     world: World,
     progress: Progress | None = None,
 ) -> Result | None:
-    """Detect on all images of `dataset`, each by one of the processes, and evaluate at rank 0; None elsewhere.
+    """Detect, or propose, on all images of `dataset`, each by one of the processes, and evaluate at rank 0; None
+    elsewhere.
 
-    All processes call together, with the same weights. `progress` is called with the images that this process has
-    done; what it raises ends the evaluation.
+    Images without annotations are detected on and not evaluated. All processes call together, with the same weights.
+    `progress` is called with the images that this process has done; what it raises ends the evaluation.
     """
     start = time.perf_counter()
     share_buffers(model, world)
-    loader = eval_loader(dataset, config, world.rank, world.size)
-    found = detect_dataset(
-        model,
-        dataset,
-        loader,
-        device,
-        lambda: autocast(config.precision.kind, device),
-        progress,
-        config.model.inference.mask_threshold,
-    )
+    context = partial(autocast, config.precision.kind, device)
+    if isinstance(model, ProposalNetwork):
+        loader = eval_loader(dataset, config, world.rank, world.size)
+        table = gather_proposals(propose_dataset(model, loader, device, context, progress))
+        if table is None:
+            return None
+        recall = evaluate_proposals(dataset.ground_truth(), table, config.evaluation.areas)
+        return Result(recall, table, time.perf_counter() - start)
+    found = detect_as_configured(model, dataset, config, device, context, progress, world.rank, world.size)
     detections = gather(found)
     if detections is None:
         return None
+    if not dataset.annotated:
+        return Result(without_annotations(len(dataset)), detections, time.perf_counter() - start)
     evaluation = evaluate(
         dataset.ground_truth(),
         detections,
@@ -92,10 +97,14 @@ def kinds_of(model: ModelConfig) -> list[str]:
 
 
 def write_result(run: Run, config: RunConfig, result: Result, iteration: int | None) -> None:
-    """Write detections, matches and evaluation.json into the run's folder, the last one last."""
-    with replacing(run.detections_file()) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(result.detections))
-    result.evaluation.matches.save(run.matches_file)
+    """Write detections and matches, or proposals, and evaluation.json into the run's folder, the last one last."""
+    if isinstance(result.detections, ProposalTable):
+        write_proposals(run.proposals_file(), {"val": result.detections})
+    else:
+        with replacing(run.detections_file()) as temporary, temporary.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(result.detections))
+    if result.evaluation.matches is not None:
+        result.evaluation.matches.save(run.matches_file)
     content = {
         "iteration": iteration,
         "images": result.evaluation.images,
@@ -103,6 +112,7 @@ def write_result(run: Run, config: RunConfig, result: Result, iteration: int | N
         "per_category": result.evaluation.per_category,
         "areas": list(config.evaluation.areas),
         "max_detections": config.evaluation.max_detections,
+        "tta": asdict(config.evaluation.tta) if config.evaluation.tta.enabled else None,
         "notes": result.evaluation.notes,
         "seconds": round(result.seconds, 3),
     }
@@ -110,7 +120,7 @@ def write_result(run: Run, config: RunConfig, result: Result, iteration: int | N
 
 
 def evaluate_run(
-    run: Run, config: RunConfig, model: MaskRCNN | None = None, weights: Path | None = None
+    run: Run, config: RunConfig, model: Network | None = None, weights: Path | None = None
 ) -> dict[str, Any]:
     """Evaluate a model on the run's validation images, write it into the run, and return evaluation.json.
 
@@ -149,7 +159,7 @@ def _evaluate_process(
     config: RunConfig,
     weights: Path | None,
     iteration: int | None,
-    model: MaskRCNN | None = None,
+    model: Network | None = None,
 ) -> None:
     device = choose_device(config.runtime, world)
     check_precision(config.precision.kind, device)
@@ -160,7 +170,7 @@ def _evaluate_process(
             dataset = open_split(config.data, "val")
         if model is None:
             assert weights is not None
-            model = build_detector(config.model, len(dataset.categories))
+            model = build_network(config.model, len(dataset.categories))
             loaded = checkpoint.load_model_weights(weights, model, config.model.weights_mismatch)
             if world.main:
                 for line in loaded.lines():

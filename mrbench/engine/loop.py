@@ -31,7 +31,7 @@ from mrbench.engine.nonfinite import LossGuard, check_weights
 from mrbench.engine.progress import Reporter, Throughput, peak_memory
 from mrbench.engine.signals import Preempted, StopSignal
 from mrbench.engine.step import TrainStep
-from mrbench.modeling.build import build_detector
+from mrbench.modeling.build import build_network
 from mrbench.runs import metrics
 from mrbench.runs.record import Run
 
@@ -107,7 +107,7 @@ class Loop:
             check_same_categories(self.dataset, self.validation)
             # Every process makes the same initial weights.
             torch.manual_seed(config.seed)
-            model = build_detector(config.model, len(self.dataset.categories))
+            model = build_network(config.model, len(self.dataset.categories))
         if config.model.weights is not None:
             loaded = checkpoint.load_model_weights(Path(config.model.weights), model, config.model.weights_mismatch)
             for line in loaded.lines():
@@ -243,7 +243,7 @@ class Loop:
         if result is not None:
             entry = {"kind": "evaluation", "iteration": self.done, **result.evaluation.metrics}
             metrics.append(self.run.metrics_file, {**entry, "time": round(time.time(), 3)})
-            shown = ("box/AP", "mask/AP")
+            shown = ("box/AP", "mask/AP", "proposal/AR100", "proposal/AR1000")
             found = (f"{name} {value:.2f}" for name, value in entry.items() if name in shown and value is not None)
             self.reporter.say(f"iteration {self.done}: {', '.join(found)} ({result.seconds:.1f} s)")
         return result

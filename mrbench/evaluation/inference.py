@@ -2,33 +2,71 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import distributed
 
-from mrbench.data.batch import Batch
+from mrbench.config.schema import RunConfig
+from mrbench.data.batch import Batch, Views
 from mrbench.data.coco import CocoDataset
+from mrbench.data.loader import eval_loader, view_loader
 from mrbench.evaluation.rle import encode_instance
+from mrbench.evaluation.tta import detect_views, mirrored_keypoints
 from mrbench.modeling.detector import Detections, MaskRCNN
+
+Item = TypeVar("Item")
+
+
+Autocast = Callable[[], AbstractContextManager[Any]]
+Detect = Callable[[Any], list[Detections]]
+
+
+def detect_as_configured(
+    model: MaskRCNN,
+    dataset: CocoDataset,
+    config: RunConfig,
+    device: torch.device,
+    autocast_context: Autocast = nullcontext,
+    progress: Callable[[int], None] | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> list[dict[str, Any]]:
+    """`detect_dataset` of this process's part of the images, in one view each or, with `evaluation.tta`, in several.
+
+    Raises UserError where views cannot be mirrored, and for pictures that do not decode.
+    """
+    tta, keypoints = config.evaluation.tta, config.model.keypoint_head
+    threshold = config.model.inference.mask_threshold
+    if not tta.enabled:
+        plain = eval_loader(dataset, config, rank, world_size)
+        return detect_dataset(model, dataset, plain, device, autocast_context, progress, threshold)
+    mirror = mirrored_keypoints(dataset.categories, keypoints.keypoints) if keypoints.enabled and tta.flip else []
+    views = view_loader(dataset, config, rank, world_size)
+    detect: Detect = partial(detect_views, model, mirror=mirror)
+    return detect_dataset(model, dataset, views, device, autocast_context, progress, threshold, detect)
 
 
 def detect_dataset(
     model: MaskRCNN,
     dataset: CocoDataset,
-    loader: Iterable[Batch],
+    loader: Iterable[Batch] | Iterable[Views],
     device: torch.device | str = "cpu",
-    autocast_context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    autocast_context: Autocast = nullcontext,
     progress: Callable[[int], None] | None = None,
     mask_threshold: float = 0.5,
+    detect: Detect | None = None,
 ) -> list[dict[str, Any]]:
     """COCO results of the images that `loader` gives, in order of image id and falling score.
 
-    `autocast_context` makes the context in which the model runs; `progress` is called with the number of images
-    done. The model is left in the mode (train or eval) it came in. Call `gather` on what each process returns.
+    `detect` makes detections of what the loader gives, by default `model.detect` does. `autocast_context` makes the
+    context in which the model runs; `progress` is called with the number of images done. The model is left in the
+    mode (train or eval) it came in. Call `gather` on what each process returns.
     """
+    find: Detect = detect or model.detect
     training = model.training
     model.eval()
     results: list[dict[str, Any]] = []
@@ -37,7 +75,7 @@ def detect_dataset(
     try:
         for batch in loader:
             with torch.inference_mode(), autocast_context():
-                detections = model.detect(batch.to(torch.device(device), non_blocking=True))
+                detections = find(batch.to(torch.device(device), non_blocking=True))
             sizes = batch.original_sizes.tolist()
             for image_id, (height, width), found in zip(batch.image_ids, sizes, detections, strict=True):
                 results.extend(coco_results(found, image_id, height, width, categories, mask_threshold))
@@ -93,9 +131,15 @@ def in_order(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def gather(results: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
     """The results of all processes on process 0, in order; None on the others. Without processes: the results."""
+    of_all = gather_lists(results)
+    return None if of_all is None else in_order(of_all)
+
+
+def gather_lists(items: list[Item]) -> list[Item] | None:
+    """The items of all processes on process 0, one process after another; None on the others."""
     if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
-        return in_order(results)
+        return items
     rank = distributed.get_rank()
     parts: list[Any] | None = [None] * distributed.get_world_size() if rank == 0 else None
-    distributed.gather_object(results, parts, dst=0)
-    return None if parts is None else in_order([item for part in parts for item in part])
+    distributed.gather_object(items, parts, dst=0)
+    return None if parts is None else [item for part in parts for item in part]

@@ -16,6 +16,7 @@ from mrbench.runs.lock import is_locked
 from mrbench.runs.record import Run, find_run, list_runs
 
 DEFAULT_METRICS = ("box/AP", "mask/AP")
+PROPOSAL_METRICS = ("proposal/AR100", "proposal/AR1000")
 NOT_SCIENCE = ("runtime", "launcher", "seed")
 
 
@@ -186,10 +187,17 @@ def collect_runs(root: Path, names: Sequence[str]) -> Study:
         title=first if len(read) == 1 else f"{len(read)} runs compared",
         question="",
         baseline=arms[0].name,
-        metrics=DEFAULT_METRICS,
+        metrics=_default_metrics(read),
         arms=tuple(arms),
         by_hand=True,
     )
+
+
+def _default_metrics(runs: Sequence[RunRecord]) -> tuple[str, ...]:
+    """Those of detections, or of proposals where the runs make nothing else."""
+    found = {metric for run in runs for metric in run.metrics}
+    only_proposals = found.isdisjoint(DEFAULT_METRICS) and not found.isdisjoint(PROPOSAL_METRICS)
+    return PROPOSAL_METRICS if only_proposals else DEFAULT_METRICS
 
 
 def _group_names(groups: list[tuple[tuple[str, str], ...]]) -> list[str]:

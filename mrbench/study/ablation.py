@@ -165,7 +165,7 @@ def _study(path: Path, content: Any) -> Study:
         raise UserError(f"the baseline '{baseline}' is not an arm", did_you_mean(str(baseline), names))
     metrics = found.get("metrics") or list(METRICS)
     for metric in metrics if isinstance(metrics, list) else [metrics]:
-        if not re.fullmatch(r"(box|mask|keypoint)/A[PR]\w*", str(metric)):
+        if not re.fullmatch(r"(box|mask|keypoint|proposal)/A[PR]\w*", str(metric)):
             raise UserError(f"metrics: '{metric}' is not a metric", "They are called box/AP, box/AP50, mask/APs ...")
     scales = _mapping(found.get("scales"), "scales", SCALES)
     return Study(

@@ -11,6 +11,8 @@ from torchvision.models.resnet import Bottleneck
 from mrbench.config.schema import ModelConfig
 from mrbench.errors import UserError
 from mrbench.modeling.detector import MaskRCNN
+from mrbench.modeling.proposal_network import ProposalNetwork
+from mrbench.modeling.trunk import Trunk
 from mrbench.weights import torchvision
 from mrbench.weights.files import OWN, WeightFile, inspect
 from mrbench.weights.layout import Settings
@@ -125,15 +127,17 @@ def _same(a: Any, b: Any) -> bool:
 
 def settings_of(model: nn.Module) -> Settings:
     """What of a model's configuration changes its answers and cannot be told from its weights' names and shapes."""
-    if not isinstance(model, MaskRCNN):
+    if not isinstance(model, Trunk):
         return {}
     settings: Settings = {
         "model.pixel_mean": model.pixel_mean.flatten().tolist(),
         "model.pixel_std": model.pixel_std.flatten().tolist(),
-        "model.rpn.round_anchors": model.rpn.config.round_anchors,
-        "model.pooler.aligned": model.box_pooler.config.aligned,
-        "model.pooler.sampling_ratio": model.box_pooler.config.sampling_ratio,
     }
+    if isinstance(model, MaskRCNN | ProposalNetwork) and model.rpn is not None:
+        settings["model.rpn.round_anchors"] = model.rpn.config.round_anchors
+    if isinstance(model, MaskRCNN):
+        settings["model.pooler.aligned"] = model.box_pooler.config.aligned
+        settings["model.pooler.sampling_ratio"] = model.box_pooler.config.sampling_ratio
     block = dict(model.backbone.named_modules()).get("layer2.0")
     if isinstance(block, Bottleneck):  # other blocks have no choice
         settings["model.backbone.stride_in_1x1"] = block.conv1.stride[0] == 2
