@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from mrbench.config.schema import AugmentationConfig
+from mrbench.config.schema import AugmentationConfig, TestTimeConfig
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,19 @@ def plan_test(config: AugmentationConfig, height: int, width: int) -> Plan:
     else:
         size = short_edge_size(height, width, config.jitter_size, config.jitter_size)
     return Plan(original, size, (0, 0), size, flip=False)
+
+
+def plan_views(config: AugmentationConfig, tta: TestTimeConfig, height: int, width: int) -> list[Plan]:
+    """The picture as test-time augmentation looks at it, at falling sizes; of each size the mirrored view comes last.
+
+    As Detectron2's `DatasetMapperTTA` (modeling/test_time_augmentation.py).
+    """
+    original = (height, width)
+    edges = sorted(tta.short_edge, reverse=True)
+    sizes = [short_edge_size(height, width, edge, tta.max_size) for edge in edges]
+    sizes = sizes or [plan_test(config, height, width).size]
+    flips = (False, True) if tta.flip else (False,)
+    return [Plan(original, size, (0, 0), size, flip) for size in sizes for flip in flips]
 
 
 def short_edge_size(height: int, width: int, edge: int, max_size: int) -> tuple[int, int]:

@@ -12,12 +12,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from mrbench.config.schema import RunConfig
-from mrbench.data.augmentation import Plan, plan_test, plan_training
-from mrbench.data.batch import Batch, MaskWindows
+from mrbench.data.augmentation import Plan, plan_test, plan_training, plan_views
+from mrbench.data.batch import Batch, MaskWindows, Views
 from mrbench.data.coco import CocoDataset
 from mrbench.data.keypoints import place_keypoints
 from mrbench.data.masks import Window, place_mask, summed_area_table
 from mrbench.data.pictures import read_picture
+from mrbench.data.proposals import SplitProposals
 from mrbench.data.sampler import AUGMENTATION, global_batch, random_stream, share, slot_seeds
 from mrbench.errors import UserError
 
@@ -49,7 +50,16 @@ def eval_loader(dataset: CocoDataset, config: RunConfig, rank: int = 0, world_si
     A batch holds images of one padded size only. So each is padded as it would be alone, and its detections do not
     depend on `runtime.evaluation_batch` or the number of processes. `iteration` is the batch's number over all.
     """
-    return _iterate(TestBatches(dataset, config, rank, world_size), config)
+    plans = [[plan_test(config.augmentation, image.height, image.width)] for image in dataset.images]
+    return (views.batches[0] for views in _iterate(TestBatches(dataset, config, plans, rank, world_size), config))
+
+
+def view_loader(dataset: CocoDataset, config: RunConfig, rank: int = 0, world_size: int = 1) -> Iterator[Views]:
+    """As `eval_loader`, with the views of `evaluation.tta`; every picture is decoded once. Images go together whose
+    padded sizes are the same in all views."""
+    augmentation, tta = config.augmentation, config.evaluation.tta
+    plans = [plan_views(augmentation, tta, image.height, image.width) for image in dataset.images]
+    return _iterate(TestBatches(dataset, config, plans, rank, world_size), config)
 
 
 class TrainBatches(Dataset):
@@ -75,6 +85,7 @@ class TrainBatches(Dataset):
                 "Train boxes only with model.mask_head.enabled=false.",
             )
         self.images = kept
+        self.proposals = _proposals(dataset, config)
 
     def __len__(self) -> int:
         return max(self.config.schedule.iterations - self.start, 0)
@@ -91,6 +102,10 @@ class TrainBatches(Dataset):
         most = int(max(self.dataset.trainable[index] for _, index in slots))
         mine = self.slots
         samples = [self._read(slots[j][1], plans[j]) for j in mine]
+        if self.proposals is not None:
+            wanted = self.config.model.rpn.post_nms_train
+            for j, sample in zip(mine, samples, strict=True):
+                sample.proposals = self.proposals.of(slots[j][1], plans[j], wanted)
         seeds = slot_seeds(seed, iteration, mine)
         size = _padded_size(self._areas(plans))
         return _collate(samples, size, max(most, 1), self.masks, len(self.keypoints), seeds, iteration)
@@ -130,19 +145,21 @@ class TrainBatches(Dataset):
 
 
 class TestBatches(Dataset):
-    """Item k is the k-th batch of this process."""
+    """Item k is the k-th batch of this process, in the views that `plans` has of each image."""
 
-    def __init__(self, dataset: CocoDataset, config: RunConfig, rank: int, world_size: int) -> None:
+    def __init__(
+        self, dataset: CocoDataset, config: RunConfig, plans: list[list[Plan]], rank: int, world_size: int
+    ) -> None:
         self.dataset, self.config = dataset, config
-        groups: dict[tuple[int, int], list[tuple[int, Plan]]] = {}
-        for index, image in enumerate(dataset.images):
-            plan = plan_test(config.augmentation, image.height, image.width)
-            groups.setdefault(_padded_size([plan.size]), []).append((index, plan))
+        self.proposals = _proposals(dataset, config)
+        groups: dict[tuple[tuple[int, int], ...], list[tuple[int, list[Plan]]]] = {}
+        for index, views in enumerate(plans):
+            groups.setdefault(tuple(_padded_size([plan.size]) for plan in views), []).append((index, views))
         n = config.runtime.evaluation_batch
         # Large ones first: if the memory does not suffice, it is known at once.
         batches = [
-            (size, group[i : i + n])
-            for size, group in sorted(groups.items(), key=lambda g: -g[0][0] * g[0][1])
+            (sizes, group[i : i + n])
+            for sizes, group in sorted(groups.items(), key=lambda g: -g[0][0][0] * g[0][0][1])
             for i in range(0, len(group), n)
         ]
         self.batches = list(enumerate(batches))[rank::world_size]
@@ -150,17 +167,26 @@ class TestBatches(Dataset):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, item: int) -> Batch:
-        number, (size, members) = self.batches[item]
-        samples = []
-        for index, plan in members:
-            image = self.dataset.images[index]
-            pixels = plan.picture(read_picture(image))
-            samples.append(
-                Sample(image.id, pixels, plan, np.zeros((0, 4)), np.zeros(0, np.int64), [], np.zeros((0, 0, 3)))
-            )
+    def __getitem__(self, item: int) -> Views:
+        number, (sizes, members) = self.batches[item]
+        samples = [self._read(index, plans) for index, plans in members]
         seeds = slot_seeds(self.config.seed, number, range(len(samples)))
-        return _collate(samples, size, 1, False, 0, seeds, number)
+        of_view = zip(sizes, zip(*samples, strict=True), strict=True)
+        batches = [_collate(list(view), size, 1, False, 0, seeds, number) for size, view in of_view]
+        return Views(batches, [plan.flip for plan in members[0][1]])
+
+    def _read(self, index: int, plans: list[Plan]) -> "list[Sample]":
+        """The image in each of its views."""
+        image = self.dataset.images[index]
+        picture = read_picture(image)
+        samples = []
+        for plan in plans:
+            pixels = plan.picture(picture)
+            sample = Sample(image.id, pixels, plan, np.zeros((0, 4)), np.zeros(0, np.int64), [], np.zeros((0, 0, 3)))
+            if self.proposals is not None:
+                sample.proposals = self.proposals.of(index, plan, self.config.model.rpn.post_nms_test)
+            samples.append(sample)
+        return samples
 
 
 @dataclass
@@ -174,6 +200,7 @@ class Sample:
     labels: np.ndarray  # int64 [n]
     windows: list[Window]  # n of them, or none where masks are not wanted
     keypoints: np.ndarray  # float64 [n, K, 3]; K is 0 where they are not wanted
+    proposals: np.ndarray | None = None  # float32 [P, 5], as of `Batch`; P is the same for all
 
 
 def _keypoint_names(dataset: CocoDataset, number: int) -> tuple[str, ...]:
@@ -237,7 +264,16 @@ def _collate(
         image_ids=[s.image_id for s in samples],
         iteration=iteration,
         keypoints=torch.from_numpy(points) if keypoints else None,
+        proposals=_stacked([sample.proposals for sample in samples if sample.proposals is not None]),
     )
+
+
+def _proposals(dataset: CocoDataset, config: RunConfig) -> SplitProposals | None:
+    return dataset.proposals if config.model.rpn.mode == "precomputed" else None
+
+
+def _stacked(proposals: list[np.ndarray]) -> torch.Tensor | None:
+    return torch.from_numpy(np.stack(proposals)) if proposals else None
 
 
 def _pack_windows(windows: list[list[Window]], instances: int) -> MaskWindows:
@@ -273,7 +309,7 @@ class _Guarded(Dataset):
             return error.what, error.hint
 
 
-def _iterate(batches: Dataset, config: RunConfig) -> Iterator[Batch]:
+def _iterate(batches: Dataset, config: RunConfig) -> Iterator[Any]:
     # More than there are cores would only be in each other's way.
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     num_workers = min(config.runtime.num_workers, cores)
@@ -290,7 +326,7 @@ def _iterate(batches: Dataset, config: RunConfig) -> Iterator[Batch]:
         generator=torch.Generator(),  # or it would draw from the global one
     )
     for item in loader:
-        if isinstance(item, Batch):
+        if isinstance(item, Batch | Views):
             yield item
-        else:
+        else:  # torch has made a list of the tuple
             raise UserError(*item)
