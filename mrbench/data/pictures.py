@@ -13,8 +13,8 @@ from mrbench.errors import UserError
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
-def read_picture(image: ImageInfo) -> Image.Image:
-    """The picture in RGB.
+def read_picture(image: ImageInfo) -> np.ndarray:
+    """The picture's pixels, uint8 [h, w, 3] RGB.
 
     Grey and palette pictures become RGB, transparency is dropped, of 16 bits the upper 8 are kept. An EXIF
     orientation is not applied: COCO's annotations are made on the pixels as they are stored. Raises UserError with
@@ -23,18 +23,19 @@ def read_picture(image: ImageInfo) -> Image.Image:
     try:
         with Image.open(image.file) as file:
             file.load()
-            picture = _to_rgb(file)
+            pixels = np.asarray(_to_rgb(file))
     except BROKEN as error:
         raise UserError(
             f"Image {image.id} cannot be read: {image.file}: {error}", "Is the file whole? Fetch it again."
         ) from error
-    if picture.size != (image.width, image.height):
+    height, width = pixels.shape[:2]
+    if (width, height) != (image.width, image.height):
         raise UserError(
-            f"Image {image.id} is {picture.width} x {picture.height} pixels, but its annotations are made for "
+            f"Image {image.id} is {width} x {height} pixels, but its annotations are made for "
             f"{image.width} x {image.height}: {image.file}",
             "The file or the annotations belong to another version of the data set.",
         )
-    return picture
+    return pixels
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

@@ -106,7 +106,7 @@ def test_pixels_equal_resizing_everything_first(shared: Path, resize: str) -> No
         picture = Image.open(path).convert("RGB")
         plan = plan_training(config, picture.height, picture.width, random)
         flips.add(plan.flip)
-        difference = np.abs(plan.picture(picture).astype(int) - slow_picture(picture, plan).astype(int))
+        difference = np.abs(plan.picture(np.asarray(picture)).astype(int) - slow_picture(picture, plan).astype(int))
         assert difference.max() <= 1
         assert difference.mean() < 0.01
     assert flips == {True, False}

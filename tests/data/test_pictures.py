@@ -14,9 +14,10 @@ GREY = np.arange(24 * 16, dtype=np.uint16).reshape(24, 16) % 256
 
 
 def read(path: Path, width: int = 16, height: int = 24) -> np.ndarray:
-    picture = read_picture(ImageInfo(7, path, width, height))
-    assert picture.mode == "RGB"
-    return np.asarray(picture)
+    pixels = read_picture(ImageInfo(7, path, width, height))
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == (height, width, 3)
+    return pixels
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "1"])
