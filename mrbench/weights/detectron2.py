@@ -104,18 +104,22 @@ def _translate(state: Mapping[str, Tensor]) -> Translated:
 
 
 def _settings(state: Mapping[str, Tensor]) -> Settings:
-    """As the model zoo has them (configs/Base-RCNN-FPN.yaml and config/defaults.py); the ResNeXts and RegNets have
-    their own (mask_rcnn_X_101_32x8d_FPN_3x.yaml, new_baselines/mask_rcnn_regnetx_4gf_dds_FPN_100ep_LSJ.py)."""
+    """As the model zoo has them (configs/Base-RCNN-FPN.yaml and config/defaults.py); the ResNeXts, group norm and the
+    RegNets have their own (mask_rcnn_X_101_32x8d_FPN_3x.yaml, Misc/mask_rcnn_R_50_FPN_3x_gn.yaml,
+    new_baselines/mask_rcnn_regnetx_4gf_dds_FPN_100ep_LSJ.py). The two of Misc/scratch_mask_rcnn_R_50_FPN_9x_*.yaml
+    were trained with ImageNet's deviation, which cannot be told from their names and shapes."""
     body = BODY if any(name.startswith(BODY) for name in state) else "backbone"
     first, second = (state.get(f"{body}.res3.0.conv{c}.weight") for c in (1, 2))
     regnet = any(".bottom_up.s1." in name for name in state)
     grouped = first is not None and second is not None and second.shape[1] != first.shape[0]
+    norm = f"{body}.stem.conv1.norm"
+    group_norm = f"{norm}.weight" in state and f"{norm}.running_mean" not in state
     settings: Settings = {
         "model.pixel_mean": IMAGENET_MEAN,
         "model.pixel_std": IMAGENET_STD if grouped or regnet else [1.0, 1.0, 1.0],
     }
     if not regnet:
-        settings["model.backbone.stride_in_1x1"] = not grouped
+        settings["model.backbone.stride_in_1x1"] = not (grouped or group_norm)
     return {**settings, "model.pooler.aligned": True, "model.pooler.sampling_ratio": 0}
 
 
