@@ -132,6 +132,8 @@ def _notes(metrics: dict[str, float | None], table: ProposalTable, areas: tuple[
     notes = ["Proposals are counted whatever the class: there is no AP."]
     if not len(table.boxes):
         notes.append("There are no proposals: every AR is 0.")
+    elif np.diff(table.offsets).max() <= LIMITS[0]:
+        notes.append(f"No image has more than {LIMITS[0]} proposals: AR{LIMITS[1]} is AR{LIMITS[0]}.")
     if areas != COCO_AREAS:
         notes.append(f"Small is below {areas[0]:g} and large above {areas[1]:g} square pixels, unlike COCO's.")
     undefined = [name for name, value in metrics.items() if value is None]
