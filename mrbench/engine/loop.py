@@ -107,7 +107,7 @@ class Loop:
             check_same_categories(self.dataset, self.validation)
             # Every process makes the same initial weights.
             torch.manual_seed(config.seed)
-            model = build_network(config.model, len(self.dataset.categories))
+            model = build_network(config.model, len(self.dataset.categories), reporter.say)
         if config.model.weights is not None:
             loaded = checkpoint.load_model_weights(Path(config.model.weights), model, config.model.weights_mismatch)
             for line in loaded.lines():

@@ -1,5 +1,6 @@
 """From a model's configuration to the network."""
 
+from collections.abc import Callable
 from functools import partial
 
 from mrbench.config.schema import BackboneConfig, MaskHeadConfig, ModelConfig
@@ -27,16 +28,23 @@ HEAD_LEVELS = 4  # the heads see P2..P5
 
 
 Network = MaskRCNN | ProposalNetwork
+Tell = Callable[[str], object]  # takes a line that a person should see
 
 
-def build_network(config: ModelConfig, num_classes: int) -> Network:
+def _silent(line: str) -> None:
+    pass
+
+
+def build_network(config: ModelConfig, num_classes: int, tell: Tell = _silent) -> Network:
     """What is trained: a detector, or with `rpn.mode` only a network that proposes. Raises as `build_detector`."""
-    return build_proposal_network(config) if config.rpn.mode == "only" else build_detector(config, num_classes)
+    if config.rpn.mode == "only":
+        return build_proposal_network(config, tell)
+    return build_detector(config, num_classes, tell)
 
 
-def build_proposal_network(config: ModelConfig) -> ProposalNetwork:
+def build_proposal_network(config: ModelConfig, tell: Tell = _silent) -> ProposalNetwork:
     """Body, neck and RPN with their initial weights. Raises as `build_detector`."""
-    body = build_backbone(config.backbone, config.group_size)
+    body = build_initial_body(config, tell)
     if config.neck.kind == "c4":
         body.take_last_stage()  # which is the heads'
     neck = build_neck(config, body)
@@ -56,8 +64,9 @@ def build_rpn(config: ModelConfig, neck: FPN | SingleMap) -> RPN:
     return RPN(config.rpn, neck.channels, neck.strides)
 
 
-def build_detector(config: ModelConfig, num_classes: int) -> MaskRCNN:
-    """The network with its initial weights, those of the body from `config.backbone.weights` where it is set.
+def build_detector(config: ModelConfig, num_classes: int, tell: Tell = _silent) -> MaskRCNN:
+    """The network with its initial weights, those of the body from `config.backbone.weights` where it is set, about
+    which `tell` is told.
 
     With `rpn.mode` precomputed it has no RPN. Raises UserError where parts of the configuration do not fit together,
     the weights do not fit the body, or `rpn.mode` only asks for a network without heads.
@@ -67,7 +76,7 @@ def build_detector(config: ModelConfig, num_classes: int) -> MaskRCNN:
             "model.rpn.mode=only makes a network that proposes regions and detects nothing",
             "`mrbench proposals` writes what it proposes; for detections set model.rpn.mode=joint.",
         )
-    body = build_backbone(config.backbone, config.group_size)
+    body = build_initial_body(config, tell)
     res5 = body.take_last_stage() if config.neck.kind == "c4" else None
     neck = build_neck(config, body)
     if config.pooler.method == "separable" and config.pooler.sampling_ratio < 1:
@@ -106,7 +115,7 @@ def build_detector(config: ModelConfig, num_classes: int) -> MaskRCNN:
 
 
 def build_backbone(config: BackboneConfig, group_size: int | None) -> Body:
-    """The body with all of its stages, filled from `config.weights` where that is set."""
+    """The body with all of its stages and random weights."""
     body: Body
     if config.kind == "resnet":
         body = ResNet(
@@ -125,8 +134,15 @@ def build_backbone(config: BackboneConfig, group_size: int | None) -> Body:
         )
     else:
         body = RegNet(config.kind, config.width, config.norm, group_size, config.freeze_at)
-    if config.weights is not None:
-        load_backbone(body, config)
+    return body
+
+
+def build_initial_body(config: ModelConfig, tell: Tell) -> Body:
+    """The body with all of its stages, filled from `config.backbone.weights` where that is set."""
+    body = build_backbone(config.backbone, config.group_size)
+    if config.backbone.weights is not None:
+        for line in load_backbone(body, config).lines():
+            tell(line)
     return body
 
 

@@ -1,15 +1,17 @@
-"""Initial weights of the body: torchvision's ImageNet weights, or a file with torchvision's ResNet names."""
+"""Initial weights of the body: torchvision's ImageNet weights, or a file of any project's (docs/weights.md)."""
 
 import re
 from pathlib import Path
 
-import torch
-from torch import Tensor
 from torchvision.models import get_weight
 
-from mrbench.config.schema import BackboneConfig
+from mrbench.config.schema import BackboneConfig, ModelConfig
 from mrbench.errors import UserError
 from mrbench.modeling.body import Body
+from mrbench.weights import torchvision
+from mrbench.weights.files import WeightFile, inspect
+from mrbench.weights.layout import Translated
+from mrbench.weights.load import Loaded, contradictions, fill, stride_of
 
 # by depth, groups and channels a group
 IMAGENET = {(depth, 1, 64): f"ResNet{depth}_Weights.IMAGENET1K_V1" for depth in (18, 34, 50, 101, 152)}
@@ -21,39 +23,30 @@ IMAGENET |= {
 ADDED = re.compile(r"\.(non_local\d+|offset)\.")  # parts that a trained body is given, and that begin as nothing
 
 
-def load_backbone(body: Body, config: BackboneConfig) -> None:
-    """Fill `body` from `config.weights`: "imagenet" or a file, which may lack non-local blocks and the offsets
-    of deformable convolutions. Raises UserError, naming what does not fit."""
-    assert config.weights is not None
-    given = _imagenet(config) if config.weights == "imagenet" else _read(Path(config.weights))
-    given = {name: value for name, value in given.items() if not name.startswith("fc.")}
-    own = body.state_dict()
-    # how many batches a norm has seen does not matter to what it puts out, and frozen ones do not count
-    own_names = {name for name in own if not name.endswith("num_batches_tracked")}
-    given_names = {name for name in given if not name.endswith("num_batches_tracked")}
-    shapes = [
-        f"{name} is {tuple(given[name].shape)}, needs {tuple(own[name].shape)}"
-        for name in sorted(own_names & given_names)
-        if given[name].shape != own[name].shape
-    ]
-    problems = _some("missing", sorted(name for name in own_names - given_names if not ADDED.search(name)))
-    problems += _some("not in the network", sorted(given_names - own_names)) + _some("of another shape", shapes)
-    if problems:
-        raise UserError(
-            f"model.backbone.weights={config.weights} does not fit the body: {'; '.join(problems)}.",
-            "Check model.backbone.depth, width, stem and norm, or start from model.backbone.weights=null.",
-        )
-    body.load_state_dict({name: given[name] for name in own_names & given_names}, strict=False)
+def load_backbone(body: Body, config: ModelConfig) -> Loaded:
+    """Fill `body` from `config.backbone.weights`: "imagenet" or a file, which may lack non-local blocks and the
+    offsets of deformable convolutions.
+
+    Raises UserError, naming what does not fit, and where pixel mean, deviation or the place of the stride are not as
+    the weights were trained, unless `config.weights_mismatch` is tell.
+    """
+    weights = config.backbone.weights
+    assert weights is not None
+    file = _imagenet(config.backbone) if weights == "imagenet" else inspect(Path(weights))
+    whole = file.translated()
+    found = Translated(unplaced=whole.unplaced)
+    for name, tensor in whole.tensors.items():
+        if name.startswith("backbone."):
+            found.tensors[name.removeprefix("backbone.")] = tensor
+        else:
+            found.unplaced.append(name)
+    has = {"model.pixel_mean": list(config.pixel_mean), "model.pixel_std": list(config.pixel_std), **stride_of(body)}
+    contradicted = contradictions(has, file.settings)
+    partial = config.weights_mismatch == "tell"
+    return fill(body, file, found, contradicted, partial, lambda name: ADDED.search(name) is not None)
 
 
-def _some(what: str, names: list[str]) -> list[str]:
-    if not names:
-        return []
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return [f"{what}: {', '.join(names[:3])}{more}"]
-
-
-def _imagenet(config: BackboneConfig) -> dict[str, Tensor]:
+def _imagenet(config: BackboneConfig) -> WeightFile:
     name = IMAGENET.get((config.depth, config.groups, config.width_per_group)) if config.kind == "resnet" else None
     if name is None:
         asked = f"depth={config.depth}" if config.kind == "resnet" else f"kind={config.kind}"
@@ -65,27 +58,11 @@ def _imagenet(config: BackboneConfig) -> dict[str, Tensor]:
             "or set model.backbone.weights=null.",
         )
     try:
-        return dict(get_weight(name).get_state_dict(progress=True))
+        tensors = dict(get_weight(name).get_state_dict(progress=True))
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"The ImageNet weights {name} could not be fetched: {error}",
             "Connect this machine, put the file into torch hub's cache, or give model.backbone.weights=FILE.",
         ) from error
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise UserError(f"model.backbone.weights: there is no file {path}.", 'Give a file, or "imagenet".')
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(
-            f"model.backbone.weights: {path} is not a file of plain tensors: {error}",
-            "Save it with torch.save(model.state_dict(), path).",
-        ) from error
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(
-            f"model.backbone.weights: {path} does not hold a dictionary of tensors.",
-            "Save it with torch.save(model.state_dict(), path).",
-        )
-    return content
+    layout = torchvision.CLASSIFIER
+    return WeightFile(Path(name), "torch", layout, tensors, layout.settings(tensors), None)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-from mrbench.weights.layout import Layout, Settings, Translated, blue_first
+from mrbench.weights.layout import IMAGENET_MEAN, IMAGENET_STD, Layout, Settings, Translated, blue_first
 from mrbench.weights.names import Names
 
 # Block counts name the pyramid's inputs ("res4_22_sum" in a ResNet-101), hence the free number in them.
@@ -57,8 +57,18 @@ NAMES = Names(
         ("conv_fcn{n}", "keypoint_head.convs.{3n-3}"),
         ("kps_score_lowres", "keypoint_head.predictor"),
     ],
-    [("_w", ".weight"), ("_b", ".bias"), ("_s", ".weight")],
+    [
+        ("_w", ".weight"),
+        ("_b", ".bias"),
+        ("_s", ".weight"),
+        ("_rm", ".running_mean"),
+        ("_riv", ".running_var"),
+    ],
 )
+
+# The classifier of a file that a body begins with.
+_CLASSIFIER = ("pred_", "fc1000_")
+
 
 # The keypoint branch's bilinear upsampling, a constant.
 _CONSTANTS = ("kps_score_w", "kps_score_b")
@@ -73,14 +83,14 @@ def _recognises(names: Collection[str]) -> bool:
 def _translate(state: Mapping[str, Tensor]) -> Translated:
     found = Translated()
     for name, tensor in state.items():
-        if name.endswith("_momentum") or name in _CONSTANTS:
+        if name.endswith("_momentum") or name in _CONSTANTS or name.startswith(_CLASSIFIER):
             continue
         place = NAMES.ours(name)
         if place is None:
             found.unplaced.append(name)
             continue
         found.tensors[place] = tensor
-        if name.endswith("_bn_s"):
+        if name.endswith("_bn_s") and name.replace("_bn_s", "_bn_rm") not in state:
             # scale and shift alone: as of a norm whose mean is 0 and whose deviation comes out as 1
             layer = place.removesuffix(".weight")
             found.tensors[f"{layer}.running_mean"] = torch.zeros_like(tensor)
@@ -106,8 +116,9 @@ def _sizes_first(tensors: dict[str, Tensor]) -> None:
 
 
 def fifth_stage_to_heads(tensors: dict[str, Tensor]) -> None:
-    """The fifth stage is the heads' own (C4) where there is neither a pyramid nor a fully connected layer."""
-    if any(name.startswith("neck.") or ".fcs." in name for name in tensors):
+    """The fifth stage is the heads' own (C4) where these have neither a pyramid nor a fully connected layer."""
+    heads = any(name.startswith("box_head.") for name in tensors)
+    if not heads or any(name.startswith("neck.") or ".fcs." in name for name in tensors):
         return
     for name in [name for name in tensors if name.startswith("backbone.layer4.")]:
         tensors[name.replace("backbone.layer4.", "res5.")] = tensors.pop(name)
@@ -133,9 +144,18 @@ def _without(value: Tensor, rows: int) -> Tensor:
 
 def _settings(state: Mapping[str, Tensor]) -> Settings:
     """Detectron, core/config.py: PIXEL_MEANS, RESNETS.STRIDE_1X1 (False for ResNeXt), and RoIAlign without the
-    half-pixel shift; the baselines sample 2 points a bin (FAST_RCNN.ROI_XFORM_SAMPLING_RATIO)."""
+    half-pixel shift; the baselines sample 2 points a bin (FAST_RCNN.ROI_XFORM_SAMPLING_RATIO).
+
+    A classifier (R-50.pkl of MSRA, X-101-32x8d.pkl of FAIR) has what Detectron2 begins with on it: configs/
+    Base-RCNN-FPN.yaml, COCO-InstanceSegmentation/mask_rcnn_X_101_32x8d_FPN_3x.yaml."""
     first, second = (state.get(f"res3_0_branch2{c}_w") for c in "ab")
     grouped = first is not None and second is not None and second.shape[1] != first.shape[0]
+    if not any(name.startswith("rpn_cls_logits") for name in state):
+        return {
+            "model.pixel_mean": IMAGENET_MEAN,
+            "model.pixel_std": IMAGENET_STD if grouped else [1.0, 1.0, 1.0],
+            "model.backbone.stride_in_1x1": not grouped,
+        }
     return {
         "model.pixel_mean": [122.7717, 115.9465, 102.9801],
         "model.pixel_std": [1.0, 1.0, 1.0],

@@ -1,6 +1,8 @@
 """Detectron2's names of an R-CNN with a ResNet or RegNet body, turned into ours and back.
 
-Faster, Mask, Keypoint and Cascade R-CNN (modeling/roi_heads) with FPN, C4 or dilated C5.
+Faster, Mask, Keypoint and Cascade R-CNN (modeling/roi_heads) with FPN, C4 or dilated C5; and files that its models
+start from: torchvision's classifiers (tools/convert-torchvision-to-d2.py) and pycls' RegNets, whose names its own
+follow. Those of MSRA and FAIR have Detectron's names.
 """
 
 from collections.abc import Collection, Mapping
@@ -129,6 +131,56 @@ LAYOUT = Layout(
     _translate,
     _settings,
     ("trained on BGR pictures: the first convolution is turned round", "background is the last class, as here"),
+)
+
+
+def _recognises_converted(names: Collection[str]) -> bool:
+    return any(name.startswith(("stem.conv1.", "res2.0.")) for name in names)
+
+
+def _translate_converted(state: Mapping[str, Tensor]) -> Translated:
+    return _rename({f"backbone.{name}": tensor for name, tensor in state.items() if not name.startswith("stem.fc.")})
+
+
+def _settings_of_converted(state: Mapping[str, Tensor]) -> Settings:
+    """As the converter's own instructions have them; pictures are RGB."""
+    return {
+        "model.pixel_mean": IMAGENET_MEAN,
+        "model.pixel_std": IMAGENET_STD,
+        "model.backbone.stride_in_1x1": False,
+    }
+
+
+CONVERTED = Layout(
+    "torchvision's classifier for Detectron2",
+    _recognises_converted,
+    _translate_converted,
+    _settings_of_converted,
+    ("trained on RGB pictures, as here",),
+)
+
+
+def _recognises_pycls(names: Collection[str]) -> bool:
+    return any(name.startswith("s1.b1.") for name in names)
+
+
+def _translate_pycls(state: Mapping[str, Tensor]) -> Translated:
+    found = _rename({f"{BODY}.{name}": tensor for name, tensor in state.items() if not name.startswith("head.fc.")})
+    blue_first(found.tensors)
+    return found
+
+
+def _settings_of_pycls(state: Mapping[str, Tensor]) -> Settings:
+    """pycls, datasets/imagenet.py; new_baselines/mask_rcnn_regnetx_4gf_dds_FPN_100ep_LSJ.py."""
+    return {"model.pixel_mean": IMAGENET_MEAN, "model.pixel_std": IMAGENET_STD}
+
+
+PYCLS = Layout(
+    "pycls' RegNet",
+    _recognises_pycls,
+    _translate_pycls,
+    _settings_of_pycls,
+    ("trained on BGR pictures: the first convolution is turned round",),
 )
 
 

@@ -25,7 +25,15 @@ _TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 _INSIDE = ("model", "state_dict", "model_state", "blobs")
 
 OWN = Layout("mrbench", lambda names: False, lambda state: Translated(dict(state)), lambda state: {})
-LAYOUTS = (detectron2.LAYOUT, torchvision.LAYOUT, detectron.LAYOUT, tensorpack.LAYOUT)
+LAYOUTS = (
+    detectron2.LAYOUT,
+    torchvision.LAYOUT,
+    detectron.LAYOUT,
+    tensorpack.LAYOUT,
+    torchvision.CLASSIFIER,
+    detectron2.CONVERTED,
+    detectron2.PYCLS,
+)
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """Weights of any format into a model, with everything that does not fit named."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from mrbench.modeling.proposal_network import ProposalNetwork
 from mrbench.modeling.trunk import Trunk
 from mrbench.weights import torchvision
 from mrbench.weights.files import OWN, WeightFile, inspect
-from mrbench.weights.layout import Settings
+from mrbench.weights.layout import Settings, Translated
 
 HINT = "the model must be built from the configuration that the weights were trained with"
 # How many batches a norm has seen changes nothing that it puts out, and frozen ones do not count.
@@ -71,8 +72,22 @@ def load_into(model: nn.Module, path: Path, allow_partial: bool = False) -> Load
     found = file.translated()
     if file.layout is torchvision.LAYOUT and isinstance(model, MaskRCNN):
         torchvision.coco_classes(found.tensors, model.num_classes)
-    own = model.state_dict()
-    contradictions = _contradictions(model, file.settings)
+    return fill(model, file, found, contradictions(settings_of(model), file.settings), allow_partial)
+
+
+def fill(
+    module: nn.Module,
+    file: WeightFile,
+    found: Translated,
+    contradicted: Settings,
+    allow_partial: bool,
+    may_lack: Callable[[str], bool] = lambda name: False,
+) -> Loaded:
+    """Put the tensors `found` in `file` into `module`, whose names of what may be missing `may_lack` tells.
+
+    Raises as `load_into`, and where settings are `contradicted`, unless `allow_partial`.
+    """
+    own = module.state_dict()
     fitting: dict[str, Tensor] = {}
     misshapen, unknown = [], list(found.unplaced)
     for name, tensor in found.tensors.items():
@@ -83,12 +98,12 @@ def load_into(model: nn.Module, path: Path, allow_partial: bool = False) -> Load
         else:
             fitting[name] = tensor
     unknown = [name for name in unknown if not name.endswith(COUNTER)]
-    missing = [name for name in own if name not in found.tensors and not name.endswith(COUNTER)]
+    missing = [name for name in own if name not in found.tensors and not name.endswith(COUNTER) and not may_lack(name)]
     if not allow_partial:
-        _refuse(file, contradictions, missing, unknown, misshapen)
+        _refuse(file, contradicted, missing, unknown, misshapen)
     with torch.no_grad():
-        model.load_state_dict(fitting, strict=False)
-    return Loaded(file, missing, unknown, misshapen, contradictions)
+        module.load_state_dict(fitting, strict=False)
+    return Loaded(file, missing, unknown, misshapen, contradicted)
 
 
 def _refuse(
@@ -114,8 +129,8 @@ def _some(what: str, names: list[str]) -> list[str]:
     return [f"{what} {', '.join(names[:5])}{more}"]
 
 
-def _contradictions(model: nn.Module, settings: Settings) -> Settings:
-    has = settings_of(model)
+def contradictions(has: Settings, settings: Settings) -> Settings:
+    """Those of a file's `settings` that a model `has` otherwise."""
     return {key: value for key, value in settings.items() if key in has and not _same(has[key], value)}
 
 
@@ -138,10 +153,13 @@ def settings_of(model: nn.Module) -> Settings:
     if isinstance(model, MaskRCNN):
         settings["model.pooler.aligned"] = model.box_pooler.config.aligned
         settings["model.pooler.sampling_ratio"] = model.box_pooler.config.sampling_ratio
-    block = dict(model.backbone.named_modules()).get("layer2.0")
-    if isinstance(block, Bottleneck):  # other blocks have no choice
-        settings["model.backbone.stride_in_1x1"] = block.conv1.stride[0] == 2
-    return settings
+    return settings | stride_of(model.backbone)
+
+
+def stride_of(body: nn.Module) -> Settings:
+    """Where a body's bottlenecks have their stride; nothing of other blocks, which have no choice."""
+    block = dict(body.named_modules()).get("layer2.0")
+    return {"model.backbone.stride_in_1x1": block.conv1.stride[0] == 2} if isinstance(block, Bottleneck) else {}
 
 
 def settings_of_config(config: ModelConfig) -> Settings:

@@ -60,6 +60,7 @@ NAMES = Names(
 # What training keeps beside the weights.
 _STATE = ("/Momentum", "/AccumGrad")
 _COUNTERS = ("global_step", "learning_rate")
+_CLASSIFIER = "linear/"  # of a file that a body begins with, as ImageNet-R50-AlignPadding.npz
 
 
 def _recognises(names: Collection[str]) -> bool:
@@ -70,7 +71,7 @@ def _translate(state: Mapping[str, Tensor]) -> Translated:
     found = Translated()
     for full, tensor in state.items():
         name = full.removesuffix(":0")
-        if name.endswith(_STATE) or name.startswith(_COUNTERS):
+        if name.endswith(_STATE) or name.startswith((*_COUNTERS, _CLASSIFIER)):
             continue
         place = NAMES.ours(name)
         if place is None:

@@ -1,4 +1,5 @@
-"""torchvision's detection models on a ResNet with FPN (Faster, Mask and Keypoint R-CNN, _v2): names and habits."""
+"""torchvision's detection models on a ResNet with FPN (Faster, Mask and Keypoint R-CNN, _v2), and its classifiers
+(ResNet, ResNeXt, RegNet) for bodies: names and habits."""
 
 from collections.abc import Collection, Mapping
 
@@ -106,6 +107,25 @@ def _settings(state: Mapping[str, Tensor]) -> Settings:
         "model.pooler.sampling_ratio": 2,
     }
 
+
+def _recognises_classifier(names: Collection[str]) -> bool:
+    return any(name.startswith(("layer1.0.", "trunk_output.block1.")) for name in names)
+
+
+def _translate_classifier(state: Mapping[str, Tensor]) -> Translated:
+    return Translated({f"backbone.{name}": tensor for name, tensor in state.items() if not name.startswith("fc.")})
+
+
+def _settings_of_classifier(state: Mapping[str, Tensor]) -> Settings:
+    """transforms/_presets.py, ImageClassification; models/resnet.py, `Bottleneck`."""
+    return {
+        "model.pixel_mean": IMAGENET_MEAN,
+        "model.pixel_std": IMAGENET_STD,
+        "model.backbone.stride_in_1x1": False,
+    }
+
+
+CLASSIFIER = Layout("torchvision's classifier", _recognises_classifier, _translate_classifier, _settings_of_classifier)
 
 LAYOUT = Layout(
     "torchvision",

@@ -12,11 +12,12 @@ from torchvision.models.regnet import BlockParams
 from torchvision.models.regnet import RegNet as TorchvisionRegNet
 
 from mrbench.config.compose import compose
-from mrbench.config.schema import BackboneConfig
+from mrbench.config.schema import BackboneConfig, ModelConfig
 from mrbench.errors import UserError
 from mrbench.modeling.build import build_backbone
 from mrbench.modeling.fpn import FPN, AveragingFPN
 from mrbench.modeling.non_local import NonLocal
+from mrbench.modeling.pretrained import load_backbone
 from mrbench.modeling.resnet import ResNet
 
 
@@ -173,7 +174,8 @@ def test_offsets_of_whole_cells_move_a_deformable_convolutions_input() -> None:
 
 def test_trained_weights_fill_a_body_with_added_parts(tmp_path: Path) -> None:
     torch.save(tv.resnet50(weights=None).state_dict(), tmp_path / "r.pt")
-    build_backbone(BackboneConfig(weights=str(tmp_path / "r.pt"), non_local=1, deformable=[4]), None)
+    config = ModelConfig(backbone=BackboneConfig(weights=str(tmp_path / "r.pt"), non_local=1, deformable=[4]))
+    assert not load_backbone(build_backbone(config.backbone, None), config).uninitialised
 
 
 @pytest.mark.parametrize("last_level", ["pool", "none"])
@@ -223,4 +225,4 @@ def test_missing_imagenet_weights_are_told() -> None:
         BackboneConfig(depth=152, groups=32, width_per_group=8, weights="imagenet"),
     ):
         with pytest.raises(UserError, match="no ImageNet weights"):
-            build_backbone(config, None)
+            load_backbone(build_backbone(config, None), ModelConfig(backbone=config))

@@ -82,15 +82,9 @@ def _zeros_first(array: np.ndarray, rows: int) -> np.ndarray:
     return np.concatenate([np.full((rows, *array.shape[1:]), 7, array.dtype), array])
 
 
-def write_detectron(model: MaskRCNN, path: Path) -> None:
-    """Caffe2's blobs, as Detectron's utils/net.py saves them; norms fused into `_bn_s` and `_bn_b`."""
-    state = {name: _array(value) for name, value in model.state_dict().items()}
+def detectron_body(state: Arrays) -> Arrays:
+    """A ResNet-50's blobs, norms fused into `_bn_s` and `_bn_b`; the stem takes BGR."""
     blobs: Arrays = {}
-
-    def put(name: str, layer: str) -> None:
-        blobs[f"{name}_w"] = state[f"{layer}.weight"]
-        if f"{layer}.bias" in state:
-            blobs[f"{name}_b"] = state[f"{layer}.bias"]
 
     def fused(name: str, norm: str) -> None:
         scale = state[f"{norm}.weight"] / np.sqrt(state[f"{norm}.running_var"] + 1e-5)
@@ -103,10 +97,24 @@ def write_detectron(model: MaskRCNN, path: Path) -> None:
         for block in range(count):
             ours = f"backbone.layer{stage - 1}.{block}"
             for number, letter in ((1, "a"), (2, "b"), (3, "c")):
-                put(f"res{stage}_{block}_branch2{letter}", f"{ours}.conv{number}")
+                blobs[f"res{stage}_{block}_branch2{letter}_w"] = state[f"{ours}.conv{number}.weight"]
                 fused(f"res{stage}_{block}_branch2{letter}_bn", f"{ours}.bn{number}")
-        put(f"res{stage}_0_branch1", f"backbone.layer{stage - 1}.0.downsample.0")
+        blobs[f"res{stage}_0_branch1_w"] = state[f"backbone.layer{stage - 1}.0.downsample.0.weight"]
         fused(f"res{stage}_0_branch1_bn", f"backbone.layer{stage - 1}.0.downsample.1")
+    return blobs
+
+
+def detectron_blobs(model: MaskRCNN) -> Arrays:
+    """Caffe2's blobs, as Detectron's utils/net.py saves them."""
+    state = {name: _array(value) for name, value in model.state_dict().items()}
+    blobs = detectron_body(state)
+
+    def put(name: str, layer: str) -> None:
+        blobs[f"{name}_w"] = state[f"{layer}.weight"]
+        if f"{layer}.bias" in state:
+            blobs[f"{name}_b"] = state[f"{layer}.bias"]
+
+    for stage, count in BLOCKS.items():
         last = f"res{stage}_{count - 1}_sum"
         put(f"fpn_inner_{last}" + ("" if stage == 5 else "_lateral"), f"neck.inner_blocks.{stage - 2}.0")
         put(f"fpn_{last}", f"neck.layer_blocks.{stage - 2}.0")
@@ -124,19 +132,20 @@ def write_detectron(model: MaskRCNN, path: Path) -> None:
         blobs[f"bbox_pred_{letter}"] = _zeros_first(state[f"box_head.deltas.{kind}"], 4)
         blobs[f"mask_fcn_logits_{letter}"] = _zeros_first(state[f"mask_head.predictor.{kind}"], 1)
     blobs["fc6_w_momentum"] = np.zeros_like(blobs["fc6_w"])
+    return blobs
+
+
+def write_detectron(model: MaskRCNN, path: Path) -> None:
+    blobs = detectron_blobs(model)
     path.write_bytes(pickle.dumps({"cfg": "MODEL: {TYPE: generalized_rcnn}", "blobs": blobs}, protocol=2))
 
 
-def write_tensorpack(model: MaskRCNN, path: Path) -> None:
-    """Variables of tensorpack's FasterRCNN example: (height, width, in, out) and (in, out)."""
-    state = {name: _array(value) for name, value in model.state_dict().items()}
+def tensorpack_body(state: Arrays) -> Arrays:
+    """A ResNet-50's variables; the stem takes BGR."""
     out: Arrays = {}
 
     def put(name: str, layer: str) -> None:
-        weight = state[f"{layer}.weight"]
-        out[f"{name}/W"] = weight.transpose(2, 3, 1, 0) if weight.ndim == 4 else weight.T
-        if f"{layer}.bias" in state:
-            out[f"{name}/b"] = state[f"{layer}.bias"]
+        out[f"{name}/W"] = state[f"{layer}.weight"].transpose(2, 3, 1, 0)
 
     def norm(name: str, layer: str) -> None:
         out[f"{name}/bn/gamma"] = state[f"{layer}.weight"]
@@ -155,6 +164,21 @@ def write_tensorpack(model: MaskRCNN, path: Path) -> None:
             if block == 0:
                 put(f"{theirs}/convshortcut", f"{ours}.downsample.0")
                 norm(f"{theirs}/convshortcut", f"{ours}.downsample.1")
+    return out
+
+
+def write_tensorpack(model: MaskRCNN, path: Path) -> None:
+    """Variables of tensorpack's FasterRCNN example: (height, width, in, out) and (in, out)."""
+    state = {name: _array(value) for name, value in model.state_dict().items()}
+    out = tensorpack_body(state)
+
+    def put(name: str, layer: str) -> None:
+        weight = state[f"{layer}.weight"]
+        out[f"{name}/W"] = weight.transpose(2, 3, 1, 0) if weight.ndim == 4 else weight.T
+        if f"{layer}.bias" in state:
+            out[f"{name}/b"] = state[f"{layer}.bias"]
+
+    for group in range(len(BLOCKS)):
         put(f"fpn/lateral_1x1_c{group + 2}", f"neck.inner_blocks.{group}.0")
         put(f"fpn/posthoc_3x3_p{group + 2}", f"neck.layer_blocks.{group}.0")
     put("rpn/conv0", "rpn.head.convs.0")

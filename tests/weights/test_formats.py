@@ -9,10 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torchvision.models.detection import MaskRCNN as TorchvisionMaskRCNN
-from torchvision.models.detection import keypointrcnn_resnet50_fpn, maskrcnn_resnet50_fpn, maskrcnn_resnet50_fpn_v2
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
-from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection import keypointrcnn_resnet50_fpn
 
 from mrbench.config.schema import BackboneConfig, BoxHeadConfig, MaskHeadConfig, ModelConfig, NeckConfig, PoolerConfig
 from mrbench.data.batch import Batch
@@ -124,55 +121,10 @@ def test_a_grouped_or_deeper_head_survives_the_way_to_detectron2_and_back(tmp_pa
     assert all(torch.equal(v, wanted[k]) for k, v in target.state_dict().items() if "num_batches" not in k)
 
 
-def torchvision_model() -> TorchvisionMaskRCNN:
-    torch.manual_seed(0)
-    backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=5)
-    net = TorchvisionMaskRCNN(backbone, 5, rpn_post_nms_top_n_test=50)
-    with torch.no_grad():
-        for name, value in net.state_dict().items():
-            if name.endswith("bn3.weight"):
-                value.fill_(0.2)
-        net.rpn.head.cls_logits.weight.mul_(20)
-        net.roi_heads.box_predictor.cls_score.weight.mul_(4)
-    return net.eval()
-
-
 def torchvision_config() -> ModelConfig:
     config = ModelConfig(pooler=PoolerConfig(aligned=False, sampling_ratio=2))
     config.rpn.round_anchors, config.rpn.post_nms_test = True, 50
     return config
-
-
-def test_a_torchvision_file_gives_torchvisions_detections(tmp_path: Path) -> None:
-    theirs = torchvision_model()
-    torch.save(theirs.state_dict(), tmp_path / "maskrcnn.pth")
-    model = build_detector(torchvision_config(), 4).eval()
-    assert load_into(model, tmp_path / "maskrcnn.pth").file.layout.name == "torchvision"
-    batch = layouts.pictures()
-    with torch.no_grad():
-        x = model.normalise(batch.images, batch.sizes)
-        images = ImageList(x, [(128, 192)] * 2)
-        features = theirs.backbone(x)
-        proposals, _ = theirs.rpn(images, features)
-        wanted, _ = theirs.roi_heads(features, proposals, images.image_sizes)
-        found = model.detect(batch)
-    for ours, one in zip(found, wanted, strict=True):
-        assert len(ours) > 3
-        assert ours.labels.tolist() == (one["labels"] - 1).tolist()
-        torch.testing.assert_close(ours.scores, one["scores"], rtol=1e-4, atol=1e-6)
-        torch.testing.assert_close(ours.boxes, one["boxes"], rtol=1e-4, atol=5e-3)
-        torch.testing.assert_close(ours.masks, one["masks"][:, 0], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("make", [maskrcnn_resnet50_fpn, maskrcnn_resnet50_fpn_v2])
-def test_every_tensor_of_torchvisions_models_has_a_place(make: Callable, tmp_path: Path) -> None:
-    config = torchvision_config()
-    if make is maskrcnn_resnet50_fpn_v2:
-        config.rpn.convs, config.box_head.convs, config.box_head.fcs = 2, 4, 1
-        config.backbone.norm = config.neck.norm = config.box_head.norm = config.mask_head.norm = "bn"
-    torch.save(make(weights=None, weights_backbone=None, num_classes=5).state_dict(), tmp_path / "m.pth")
-    loaded = load_into(build_detector(config, 4), tmp_path / "m.pth")
-    assert not loaded.uninitialised + loaded.unplaced + loaded.misshapen
 
 
 def test_cocos_classes_are_found_among_torchvisions_numbers() -> None:
