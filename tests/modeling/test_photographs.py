@@ -28,10 +28,25 @@ TWO_PICTURES = (
     "augmentation.max_size=192",
     "runtime.num_workers=0",
 )
+C4 = ("model.neck.kind=c4", "model.box_head.kind=res5", "model.box_head.fcs=0", "model.mask_head.kind=res5")
+C4 += ("model.mask_head.convs=0", "model.pooler.box_size=14")
+BOTTLENECKS = ("model.backbone.depth=50", "model.backbone.width=8")
+KEYPOINTS = ("model.keypoint_head.enabled=true", "model.keypoint_head.convs=2", "model.keypoint_head.channels=32")
+KEYPOINTS += ("data.train.annotations=annotations/person_keypoints_train.json",)
+FEWER = ("seed=4", "model.roi.samples=32")  # pictures with 14 objects instead of 37, and fewer regions of each
 ARCHITECTURES = {
     "cascade": ("model.box_head.cascade=[0.5,0.6,0.7]", "model.box_head.class_agnostic=true"),
     "mlp": ("model.mask_head.kind=mlp",),
     "softmax": ("model.mask_head.loss=softmax",),
+    "c4": (*C4, *FEWER),
+    "c5": ("model.neck.kind=c5",),
+    "dilated c5": ("model.neck.kind=c5", *BOTTLENECKS, "model.backbone.dilated_c5=true", *FEWER),
+    "non-local": ("model.backbone.non_local=1",),
+    "deformable": (*BOTTLENECKS, "model.backbone.deformable=[5]", "model.roi.samples=32"),
+    "keypoints": (*KEYPOINTS, "model.mask_head.enabled=false"),
+    "keypoints and masks": KEYPOINTS,
+    "resnext": (*BOTTLENECKS, "model.backbone.groups=4", "model.backbone.width_per_group=16"),
+    "regnet": ("model.backbone.kind=regnet_x_4gf", "model.group_size=4", "model.roi.samples=32"),
 }
 
 
