@@ -17,11 +17,7 @@ def open_split(data: DataConfig, split: str) -> CocoDataset:
     Raises UserError where files, or proposals of images, are missing or, unless data.on_error is skip, annotations are
     broken.
     """
-    if data.kind == "shapes":
-        root = shapes_folder(data.shapes)
-        annotations, images = root / "annotations" / f"instances_{split}.json", root / "images" / split
-    else:
-        annotations, images = find_split(data, split)
+    annotations, images = locate_split(data, split)
     dataset = CocoDataset(annotations, images, data.on_error)
     if split == "train" and not dataset.annotated:
         raise UserError(f"{annotations} has no list 'annotations': there is nothing to learn from")
@@ -31,6 +27,14 @@ def open_split(data: DataConfig, split: str) -> CocoDataset:
         dataset.proposals = SplitProposals(Path(given.proposals).expanduser(), split, ids)
     more = find_more(data) if split == "train" else []
     return JoinedDataset([dataset, *(CocoDataset(*places, data.on_error) for places in more)]) if more else dataset
+
+
+def locate_split(data: DataConfig, split: str) -> tuple[Path, Path]:
+    """(annotation file, picture folder) of the "train" or "val" split. Raises UserError."""
+    if data.kind != "shapes":
+        return find_split(data, split)
+    root = shapes_folder(data.shapes)
+    return root / "annotations" / f"instances_{split}.json", root / "images" / split
 
 
 def check_same_categories(train: CocoDataset, val: CocoDataset) -> None:

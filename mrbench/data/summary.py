@@ -1,10 +1,12 @@
 """What a split holds, counted: pictures, instances, crowds, classes and sizes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mrbench.data.coco import CocoDataset
+from mrbench.data.entries import ImageInfo
 
 
 @dataclass(frozen=True)
@@ -23,16 +25,30 @@ def summarise(dataset: CocoDataset, areas: list[float]) -> SplitSummary:
     """Counts a split; `areas`: limits between the size classes, rising, square pixels."""
     groups = [dataset.annotations(index) for index in range(len(dataset))]
     kept = [a for group in groups for a in group if not a.iscrowd]
-    labels = np.array([a.label for a in kept], dtype=np.int64)
-    sizes = np.digitize([a.area for a in kept], areas, right=True)
-    heights, widths = ([getattr(i, side) for i in dataset.images] for side in ("height", "width"))
+    empty, crowds = sum(not group for group in groups), sum(a.iscrowd for group in groups for a in group)
+    labels, sizes = [a.label for a in kept], [a.area for a in kept]
+    return count(dataset.images, empty, crowds, labels, len(dataset.categories), sizes, areas)
+
+
+def count(
+    images: Sequence[ImageInfo],
+    empty: int,
+    crowds: int,
+    labels: Sequence[int],
+    classes: int,
+    sizes: Sequence[float],
+    areas: list[float],
+) -> SplitSummary:
+    """`labels` and `sizes` (square pixels) are those of the instances, `areas` the limits between size classes."""
+    per_size = np.digitize(np.asarray(sizes, dtype=np.float64), areas, right=True)
+    heights, widths = [i.height for i in images] or [0], [i.width for i in images] or [0]
     return SplitSummary(
-        images=len(dataset),
-        empty=sum(not group for group in groups),
-        crowds=sum(a.iscrowd for group in groups for a in group),
-        instances=len(kept),
-        per_class=np.bincount(labels, minlength=len(dataset.categories)).tolist(),
-        per_size=np.bincount(sizes, minlength=len(areas) + 1).tolist(),
+        images=len(images),
+        empty=empty,
+        crowds=crowds,
+        instances=len(labels),
+        per_class=np.bincount(np.asarray(labels, dtype=np.int64), minlength=classes).tolist(),
+        per_size=np.bincount(per_size, minlength=len(areas) + 1).tolist(),
         image_heights=(min(heights), max(heights)),
         image_widths=(min(widths), max(widths)),
     )
