@@ -63,6 +63,7 @@ NETWORKS: dict[str, tuple[str, list[str]]] = {
         [*FPN, "backbone.depth=50", "backbone.width=16", "backbone.groups=4", "backbone.width_per_group=16"],
     ),
     "regnetx": ("mask_rcnn_regnetx_4gf_fpn", FPN),
+    "regnety": ("mask_rcnn_regnety_4gf_fpn", [*FPN, "backbone.width=16"]),
 }
 LOSSES = {
     "rpn_objectness": "rpn_cls",

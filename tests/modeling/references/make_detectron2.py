@@ -104,11 +104,13 @@ for letter in "xy":
     ]
 
 
-def narrow_regnet(cfg: CfgNode, _: object, depths: list[int], groups: list[int], width: int, se: float) -> nn.Module:
-    """As many blocks and groups as a published RegNet has, of `width` channels, an eighth of its."""
+def narrow_regnet(
+    cfg: CfgNode, _: object, stem: int, depths: list[int], groups: list[int], width: int, se: float
+) -> nn.Module:
+    """As many blocks and groups as a published RegNet has, of `width` channels instead of 40 (X) or 64 (Y)."""
     body = AnyNet(
         stem_class=SimpleStem,
-        stem_width=4,
+        stem_width=stem,
         block_class=ResBottleneckBlock,
         depths=depths,
         widths=[n * width for n in groups],
@@ -131,8 +133,8 @@ def _register(name: str, *parts: Any) -> None:
     BACKBONE_REGISTRY.register(build)
 
 
-_register("narrow_regnetx", [2, 5, 14, 2], [2, 6, 14, 34], 5, 0.0)
-_register("narrow_regnety", [2, 6, 12, 2], [2, 3, 8, 17], 8, 0.25)
+_register("narrow_regnetx", 4, [2, 5, 14, 2], [2, 6, 14, 34], 5, 0.0)
+_register("narrow_regnety", 8, [2, 6, 12, 2], [2, 3, 8, 17], 16, 0.25)
 
 # Mean and deviation that a predictor's outputs get over the positions or regions of the two pictures.
 PREDICTORS = {
