@@ -1,5 +1,7 @@
 """`mrbench recipes`: the published recipes that come with mrbench."""
 
+from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -7,38 +9,111 @@ import typer
 from mrbench.cli.common import ConfigDir, compose
 
 app = typer.Typer(help="Look at the recipes: published ones, and a few of our own.", no_args_is_help=True)
+Name = Annotated[str, typer.Argument(help="As `mrbench recipes list` names it.")]
 
 
 @app.command("list")
-def list_recipes(config_dir: ConfigDir = None) -> None:
-    """All recipes, with what each one is. Example: mrbench recipes list"""
+def list_recipes(
+    words: Annotated[
+        list[str] | None, typer.Argument(help="Only recipes that have all these words in name, summary or source.")
+    ] = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Recipes with their network, published AP and millions of parameters, by source.
+
+    Examples: mrbench recipes list, mrbench recipes list keypoint, mrbench recipes list lsj r101
+    """
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     from mrbench.config.recipes import recipes
+    from mrbench.errors import UserError
+    from mrbench.report.recipes import by_family, network, published_ap
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("recipe", no_wrap=True)
-    table.add_column("what it is")
-    table.add_column("reaches")
-    for recipe in recipes(config_dir):
-        table.add_row(recipe.name, recipe.summary, recipe.reaches)
+    wanted = [word.lower() for word in words or []]
+    known = recipes(config_dir)
+    found = [
+        recipe
+        for recipe in known
+        if all(word in f"{recipe.name} {recipe.summary} {recipe.field('Source')}".lower() for word in wanted)
+    ]
+    if not found:
+        raise UserError(
+            f"No recipe has all of: {' '.join(words or [])}", f"`mrbench recipes list` shows all {len(known)}."
+        )
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("recipe", overflow="fold")
+    table.add_column("network", overflow="fold")
+    for header in ("box", "mask", "kp", "M par."):
+        table.add_column(header, justify="right", no_wrap=True)
+    for place, (family, members) in enumerate(by_family(found).items()):
+        if place:
+            table.add_row()
+        table.add_row(f"[bold]{family}[/bold]")
+        for recipe in members:
+            count = f"{recipe.parameters.total / 1e6:.1f}" if recipe.parameters else ""
+            table.add_row(recipe.name, network(recipe), *published_ap(recipe), count)
     Console().print(table)
 
 
 @app.command("show")
 def show_recipe(
-    name: Annotated[str, typer.Argument(help="As `mrbench recipes list` names it.")],
+    name: Name,
+    full: Annotated[bool, typer.Option("--full", help="The whole configuration as well.")] = False,
     config_dir: ConfigDir = None,
 ) -> None:
-    """A recipe's own text, then the whole configuration that it composes to.
+    """What a recipe is, what it changes in its parent, and which recipes change it.
 
-    Example: mrbench recipes show mask_rcnn_r50_fpn_1x
+    Example: mrbench recipes show mask_rcnn_r50_fpn_1x --full
     """
     from mrbench.config.compose import to_yaml
-    from mrbench.config.recipes import find_recipe
+    from mrbench.config.recipes import changes, find_recipe, recipes
 
     recipe = find_recipe(name, config_dir)
-    typer.echo(recipe.text.rstrip())
-    typer.echo("\n# ---- composed ----")
-    typer.echo(to_yaml(compose([f"recipe={name}"], config_dir)).rstrip())
+    config = compose([f"recipe={name}"], config_dir)
+    parent = compose([f"recipe={recipe.parent}"] if recipe.parent else [], config_dir)
+    for line in recipe.text.splitlines():
+        if line.startswith("#") and "@package" not in line:
+            typer.echo(line[1:].removeprefix(" "))
+    typer.echo(f"\nchanges in {recipe.parent or 'the default run (conf/config.yaml)'}:")
+    for change in changes(parent, config):
+        typer.echo(f"  {change.key}: {_plain(change.old)} -> {_plain(change.new)}")
+    if children := [r.name for r in recipes(config_dir) if r.parent == name]:
+        typer.echo("\nchanged by:")
+        for child in children:
+            typer.echo(f"  {child}")
+    if full:
+        typer.echo("\n# ---- composed ----")
+        typer.echo(to_yaml(config).rstrip())
+
+
+def _plain(value: object) -> str:
+    """As it is written in an override."""
+    if is_dataclass(value):
+        return f"{{{', '.join(f'{f.name}: {_plain(getattr(value, f.name))}' for f in fields(value))}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_plain, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
+
+
+@app.command("table")
+def write_table(
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The file to write; else standard output.")] = None,
+) -> None:
+    """All recipes with published numbers, schedules and sources, as Markdown: docs/recipes.md.
+
+    Example: mrbench recipes table -o docs/recipes.md
+    """
+    from mrbench.config.recipes import recipes
+    from mrbench.report.recipes import page
+    from mrbench.runs.files import write_text
+
+    text = page(recipes())
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        write_text(out, text)
+        typer.echo(f"{out} is written.")
