@@ -8,7 +8,8 @@ import torch
 
 from mrbench.config.schema import RunConfig
 from mrbench.data.batch import Batch, MaskWindows
-from mrbench.data.loader import MULTIPLE, eval_loader, train_loader
+from mrbench.data.collate import MULTIPLE
+from mrbench.data.loader import eval_loader, train_loader
 from mrbench.data.masks import summed_area_table
 from mrbench.data.sources import open_split
 from mrbench.errors import UserError

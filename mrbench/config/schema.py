@@ -69,6 +69,10 @@ class RPNConfig:
     mode: joint trains it with the heads (Detectron2's GeneralizedRCNN); only is a network without heads (its
     ProposalNetwork); precomputed has heads but no RPN, and reads proposals from data.train.proposals and
     data.val.proposals (its PrecomputedProposals with MODEL.LOAD_PROPOSALS; Fast R-CNN).
+    anchor_rounding: none leaves their corners as they come (Detectron2, tensorpack); corners puts them on whole pixels
+    around the origin (torchvision); sides makes them from boxes of whole pixels as large as the stride (Detectron).
+    anchor_offset: where their centres lie in a cell, in parts of the stride: 0 (torchvision, Detectron2's default of
+    MODEL.ANCHOR_GENERATOR.OFFSET, tensorpack) or 0.5 (Detectron, counted with pooler.inclusive).
     border: anchors that reach over the picture's border by so many pixels or more take no part in training. null: all
     take part (Detectron2, BOUNDARY_THRESH -1); 0: Ren et al. 2015, section 3.3, and Detectron's RPN_STRADDLE_THRESH.
     """
@@ -77,7 +81,8 @@ class RPNConfig:
     convs: int = number(1, 1)  # 3x3 convolutions before the two predictors
     anchor_sizes: list[float] = values(32, 64, 128, 256, 512)  # one a level, or all on a single map; pixels
     anchor_ratios: list[float] = values(0.5, 1.0, 2.0)  # height over width
-    round_anchors: bool = False  # anchors' corners on whole pixels before they are moved (torchvision)
+    anchor_rounding: str = choice("none", "none", "corners", "sides")
+    anchor_offset: float = number(0.0, 0, 1)
     foreground_iou: float = number(0.7, 0, 1)
     background_iou: float = number(0.3, 0, 1)
     samples: int = number(256, 1)  # anchors an image that the loss sees
@@ -100,6 +105,8 @@ class PoolerConfig:
     method: str = choice("torchvision", "torchvision", "separable")  # how RoIAlign is computed; same result to 2e-5
     sampling_ratio: int = number(0, 0)  # points a bin and axis; 0: as many as the bin has pixels (torchvision only)
     aligned: bool = True  # half-pixel correction (Detectron2's ROIAlignV2)
+    # Detectron's boxes: the second corner is the last pixel inside, not the border, and is where bins are cut from
+    inclusive: bool = False
     canonical_size: float = number(224.0, 1)  # a region of this size (pixels) goes to `canonical_level`
     canonical_level: int = number(4, 2, 5)
     box_size: int = number(7, 1)
@@ -229,11 +236,21 @@ class AugmentationConfig:
     """What happens to a picture before the network sees it. Sizes in pixels."""
 
     resize: str = choice("short_edge", "none", "short_edge", "jitter")
-    short_edge: list[int] = values(800)  # one is drawn for each training image; the first is used for testing
+    short_edge: list[int] = values(800)
+    # of short_edge, for each training image. choice: one of those listed; range: any whole number from the first to
+    # the second, both included (Detectron2's INPUT.MIN_SIZE_TRAIN_SAMPLING)
+    short_edge_sampling: str = choice("choice", "choice", "range")
     max_size: int = number(1333, 1)
+    # null: the first of short_edge, or with jitter the long side at jitter_size; a number holds with any resize
+    test_short_edge: int | None = number(None, 1)
     jitter: list[float] = values(0.1, 2.0)  # resize=jitter: range of the scale (Ghiasi et al. 2021)
     jitter_size: int = number(1024, 32)  # resize=jitter: side of the square that is cropped or padded to
     flip: float = number(0.5, 0, 1)
+    copy_paste: float = number(0.0, 0, 1)  # how often objects of another image are put on (Ghiasi et al. 2021)
+    # strengths of brightness, contrast, saturation and hue (at most 0.5), as torchvision's ColorJitter; 0: unchanged
+    colour_jitter: list[float] = values(0.0, 0.0, 0.0, 0.0)
+    # a batch (over all devices) holds wide images only or others only (Detectron2's ASPECT_RATIO_GROUPING)
+    group_by_aspect: bool = False
 
 
 @dataclass

@@ -73,13 +73,7 @@ def _validate_together(config: RunConfig) -> None:
         all(a < b for a, b in zip(schedule.milestones, schedule.milestones[1:], strict=False)),
         f"schedule.milestones={schedule.milestones} are not rising",
     )
-    edges = config.augmentation.short_edge
-    _require(
-        bool(edges) and min(edges) > 0,
-        f"augmentation.short_edge={edges} needs at least one size of 1 pixel or more",
-        "Give a size, as [800].",
-    )
-    _range("augmentation.jitter", config.augmentation.jitter)
+    _augmentation(config)
     _range("evaluation.areas", config.evaluation.areas)
     edges = config.evaluation.tta.short_edge
     _require(
@@ -98,6 +92,11 @@ def _validate_together(config: RunConfig) -> None:
         all(more.annotations and more.images for more in config.data.train_more),
         "data.train_more has an entry without annotations or images",
         "Give both, as data.train_more=[{annotations: annotations/more.json, images: more}].",
+    )
+    _require(
+        not (config.data.train_more and config.data.train.proposals),
+        "data.train.proposals does not go with data.train_more",
+        "Proposals are told apart by the image's id, which several files may use again.",
     )
     _require(
         config.data.kind != "shapes" or not config.data.train_more,
@@ -136,6 +135,36 @@ def _proposals(config: RunConfig) -> None:
             f"data.{split}.proposals is given, but model.rpn.mode={mode} makes its own",
             "Set model.rpn.mode=precomputed, or leave the file out.",
         )
+
+
+def _augmentation(config: RunConfig) -> None:
+    augmentation, model = config.augmentation, config.model
+    edges, colours = augmentation.short_edge, augmentation.colour_jitter
+    _require(
+        bool(edges) and min(edges) > 0,
+        f"augmentation.short_edge={edges} needs at least one size of 1 pixel or more",
+        "Give a size, as [800].",
+    )
+    if augmentation.short_edge_sampling == "range":
+        _range("augmentation.short_edge", edges)
+    _range("augmentation.jitter", augmentation.jitter)
+    _require(
+        len(colours) == 4 and min(colours) >= 0 and colours[3] <= 0.5,
+        f"augmentation.colour_jitter={colours} is not four strengths from 0, the last of them at most 0.5",
+        "They are those of brightness, contrast, saturation and hue, as [0.4,0.4,0.4,0.1].",
+    )
+    if augmentation.copy_paste == 0:
+        return
+    _require(
+        not model.keypoint_head.enabled,
+        "augmentation.copy_paste does not know which keypoints the objects on top hide",
+        "Set augmentation.copy_paste=0, or model.keypoint_head.enabled=false.",
+    )
+    _require(
+        model.rpn.mode != "precomputed",
+        "augmentation.copy_paste shows objects that precomputed proposals know nothing of",
+        "Set augmentation.copy_paste=0, or another model.rpn.mode.",
+    )
 
 
 def _cascade(config: RunConfig) -> None:

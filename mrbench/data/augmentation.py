@@ -62,16 +62,21 @@ def plan_training(config: AugmentationConfig, height: int, width: int, random: n
     if config.resize == "none":
         return Plan(original, original, (0, 0), original, flip)
     if config.resize == "short_edge":
-        edge = config.short_edge[int(random.integers(len(config.short_edge)))]
+        edge = _draw_edge(config, random)
         size = short_edge_size(height, width, edge, config.max_size)
         return Plan(original, size, (0, 0), size, flip)
     return _plan_jitter(config, original, flip, random)
 
 
 def plan_test(config: AugmentationConfig, height: int, width: int) -> Plan:
-    """The picture as it is tested: no flip, the first short edge, or with jitter the long side at `jitter_size`."""
+    """The picture as it is tested: no flip, its short side at `test_short_edge`.
+
+    Without one it is the first of `short_edge`, and with jitter the long side is at `jitter_size`.
+    """
     original = (height, width)
-    if config.resize == "none":
+    if config.test_short_edge is not None:
+        size = short_edge_size(height, width, config.test_short_edge, config.max_size)
+    elif config.resize == "none":
         size = original
     elif config.resize == "short_edge":
         size = short_edge_size(height, width, config.short_edge[0], config.max_size)
@@ -104,6 +109,13 @@ def short_edge_size(height: int, width: int, edge: int, max_size: int) -> tuple[
         scale = max_size / max(new_height, new_width)
         new_height, new_width = new_height * scale, new_width * scale
     return max(int(new_height + 0.5), 1), max(int(new_width + 0.5), 1)
+
+
+def _draw_edge(config: AugmentationConfig, random: np.random.Generator) -> int:
+    if config.short_edge_sampling == "range":
+        low, high = config.short_edge
+        return int(random.integers(low, high + 1))
+    return config.short_edge[int(random.integers(len(config.short_edge)))]
 
 
 def _plan_jitter(

@@ -13,16 +13,26 @@ from torch.utils.data import DataLoader, Dataset
 
 from mrbench.config.schema import RunConfig
 from mrbench.data.augmentation import Plan, plan_test, plan_training, plan_views
-from mrbench.data.batch import Batch, MaskWindows, Views
+from mrbench.data.batch import Batch, Views
 from mrbench.data.coco import CocoDataset
+from mrbench.data.collate import Sample, collate, padded_size
+from mrbench.data.colour import Colours, change_colours, draw_colours
+from mrbench.data.copy_paste import Paste, canvas, paste, plan_paste
 from mrbench.data.keypoints import place_keypoints
-from mrbench.data.masks import Window, place_mask, summed_area_table
+from mrbench.data.masks import Window, place_mask
 from mrbench.data.pictures import read_picture
 from mrbench.data.proposals import SplitProposals
-from mrbench.data.sampler import AUGMENTATION, global_batch, random_stream, share, slot_seeds
+from mrbench.data.sampler import (
+    AUGMENTATION,
+    COLOUR,
+    PASTE,
+    AspectGroups,
+    global_batch,
+    random_stream,
+    share,
+    slot_seeds,
+)
 from mrbench.errors import UserError
-
-MULTIPLE = 32  # of which a batch's height and width are multiples: the stride of the coarsest feature map
 
 
 def train_loader(
@@ -78,13 +88,18 @@ class TrainBatches(Dataset):
         if len(kept) == 0:
             what = "a keypoint" if head.enabled else "an annotation"
             raise UserError(f"No image of {dataset.annotation_file} has {what} to learn from")
-        if self.masks and dataset.without_mask:
+        pasting = config.augmentation.copy_paste > 0
+        if (self.masks or pasting) and dataset.without_mask:
             raise UserError(
-                f"{len(dataset.without_mask)} annotations have no segmentation, but the model learns masks: "
-                f"{dataset.annotation_file}, the first is annotation {dataset.without_mask[0]}",
-                "Train boxes only with model.mask_head.enabled=false.",
+                f"{len(dataset.without_mask)} annotations have no segmentation, but the model learns masks or objects "
+                f"are pasted: {dataset.annotation_file}, the first is annotation {dataset.without_mask[0]}",
+                "Train boxes only with model.mask_head.enabled=false and augmentation.copy_paste=0.",
             )
         self.images = kept
+        self.groups = None
+        if config.augmentation.group_by_aspect:
+            wide = np.array([dataset.images[i].width > dataset.images[i].height for i in kept])
+            self.groups = AspectGroups(wide, self.batch, config.seed)
         self.proposals = _proposals(dataset, config)
 
     def __len__(self) -> int:
@@ -93,44 +108,70 @@ class TrainBatches(Dataset):
     def __getitem__(self, item: int) -> Batch:
         iteration = self.start + item
         seed = self.config.seed
-        slots = [
-            (epoch, int(self.images[place]))
-            for epoch, place in global_batch(len(self.images), self.batch, seed, iteration)
-        ]
+        if self.groups is not None:
+            places = self.groups.global_batch(iteration)
+        else:
+            places = global_batch(len(self.images), self.batch, seed, iteration)
         # Of the whole global batch, so that every process pads its share alike.
-        plans = [self._plan(epoch, index) for epoch, index in slots]
-        most = int(max(self.dataset.trainable[index] for _, index in slots))
+        drawn = [self._draw(epoch, int(self.images[place])) for epoch, place in places]
+        most = max(self._most(d) for d in drawn)
         mine = self.slots
-        samples = [self._read(slots[j][1], plans[j]) for j in mine]
-        if self.proposals is not None:
-            wanted = self.config.model.rpn.post_nms_train
-            for j, sample in zip(mine, samples, strict=True):
-                sample.proposals = self.proposals.of(slots[j][1], plans[j], wanted)
+        samples = [self._make(drawn[j]) for j in mine]
         seeds = slot_seeds(seed, iteration, mine)
-        size = _padded_size(self._areas(plans))
-        return _collate(samples, size, max(most, 1), self.masks, len(self.keypoints), seeds, iteration)
+        size = padded_size(self._areas(drawn))
+        return collate(samples, size, max(most, 1), self.masks, len(self.keypoints), seeds, iteration)
 
-    def _plan(self, epoch: int, index: int) -> Plan:
-        image = self.dataset.images[index]
-        random = random_stream(self.config.seed, AUGMENTATION, epoch, index)
-        return plan_training(self.config.augmentation, image.height, image.width, random)
+    def sample(self, epoch: int, index: int) -> Sample:
+        """Picture `index` of the data set as epoch `epoch` shows it."""
+        return self._make(self._draw(epoch, index))
 
-    def _areas(self, plans: Sequence[Plan]) -> list[tuple[int, int]]:
+    def _draw(self, epoch: int, index: int) -> "Drawn":
+        image, config, seed = self.dataset.images[index], self.config.augmentation, self.config.seed
+        plan = plan_training(config, image.height, image.width, random_stream(seed, AUGMENTATION, epoch, index))
+        # Streams of their own: what is switched on here changes nothing of the plan.
+        pasted, colours = None, None
+        if config.copy_paste:
+            random = random_stream(seed, PASTE, epoch, index)
+            pasted = plan_paste(config, self.dataset, self.images, index, random)
+        if any(config.colour_jitter):
+            colours = draw_colours(config.colour_jitter, random_stream(seed, COLOUR, epoch, index))
+        return Drawn(index, plan, pasted, colours)
+
+    def _most(self, drawn: "Drawn") -> int:
+        """As many instances as there can be."""
+        return int(self.dataset.trainable[drawn.index]) + (len(drawn.pasted.chosen) if drawn.pasted else 0)
+
+    def _areas(self, drawn: Sequence["Drawn"]) -> list[tuple[int, int]]:
         if self.config.augmentation.resize == "jitter":
             side = self.config.augmentation.jitter_size
             return [(side, side)]
-        return [plan.size for plan in plans]
+        return [canvas(d.plan.size, d.pasted.plan.size) if d.pasted else d.plan.size for d in drawn]
 
-    def _read(self, index: int, plan: Plan) -> "Sample":
+    def _make(self, drawn: "Drawn") -> Sample:
+        sample = self._read(drawn.index, drawn.plan)
+        if drawn.pasted is not None:
+            source = self._read(drawn.pasted.index, drawn.pasted.plan, drawn.pasted.chosen)
+            # Padding is the mean after normalisation, and so is what neither picture covers.
+            sample = paste(sample, source, np.rint(self.config.model.pixel_mean).astype(np.uint8))
+        if drawn.colours is not None:
+            sample.pixels = change_colours(sample.pixels, drawn.colours)
+        if self.proposals is not None:
+            sample.proposals = self.proposals.of(drawn.index, drawn.plan, self.config.model.rpn.post_nms_train)
+        return sample
+
+    def _read(self, index: int, plan: Plan, chosen: Sequence[int] | None = None) -> Sample:
+        """A picture with all of its instances, or those of the places `chosen`; without crowds in either case."""
         image = self.dataset.images[index]
         pixels = plan.picture(read_picture(image))
         annotations = [a for a in self.dataset.annotations(index) if not a.iscrowd]
+        if chosen is not None:
+            annotations = [annotations[i] for i in chosen]
         boxes = plan.boxes(np.array([a.bbox for a in annotations], dtype=np.float64).reshape(-1, 4))
         labels = np.array([a.label for a in annotations], dtype=np.int64)
         windows: list[Window | None] = [None] * len(annotations)
         # A crop changes boxes, and only the mask says how.
         cropped = self.config.augmentation.resize == "jitter"
-        if self.masks or cropped:
+        if self.masks or cropped or self.config.augmentation.copy_paste:
             for i, annotation in enumerate(annotations):
                 if annotation.segmentation is not None:
                     windows[i] = window = place_mask(annotation.segmentation, plan)
@@ -144,6 +185,16 @@ class TrainBatches(Dataset):
         return Sample(image.id, pixels, plan, boxes[keep], labels[keep], kept, keypoints[keep])
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """All that is random about a training picture, drawn from sizes alone."""
+
+    index: int  # in the data set
+    plan: Plan
+    pasted: Paste | None
+    colours: Colours | None
+
+
 class TestBatches(Dataset):
     """Item k is the k-th batch of this process, in the views that `plans` has of each image."""
 
@@ -154,7 +205,7 @@ class TestBatches(Dataset):
         self.proposals = _proposals(dataset, config)
         groups: dict[tuple[tuple[int, int], ...], list[tuple[int, list[Plan]]]] = {}
         for index, views in enumerate(plans):
-            groups.setdefault(tuple(_padded_size([plan.size]) for plan in views), []).append((index, views))
+            groups.setdefault(tuple(padded_size([plan.size]) for plan in views), []).append((index, views))
         n = config.runtime.evaluation_batch
         # Large ones first: if the memory does not suffice, it is known at once.
         batches = [
@@ -172,7 +223,7 @@ class TestBatches(Dataset):
         samples = [self._read(index, plans) for index, plans in members]
         seeds = slot_seeds(self.config.seed, number, range(len(samples)))
         of_view = zip(sizes, zip(*samples, strict=True), strict=True)
-        batches = [_collate(list(view), size, 1, False, 0, seeds, number) for size, view in of_view]
+        batches = [collate(list(view), size, 1, False, 0, seeds, number) for size, view in of_view]
         return Views(batches, [plan.flip for plan in members[0][1]])
 
     def _read(self, index: int, plans: list[Plan]) -> "list[Sample]":
@@ -187,20 +238,6 @@ class TestBatches(Dataset):
                 sample.proposals = self.proposals.of(index, plan, self.config.model.rpn.post_nms_test)
             samples.append(sample)
         return samples
-
-
-@dataclass
-class Sample:
-    """One picture and its instances, before padding."""
-
-    image_id: int
-    pixels: np.ndarray  # uint8 [h, w, 3]
-    plan: Plan
-    boxes: np.ndarray  # float64 [n, 4]
-    labels: np.ndarray  # int64 [n]
-    windows: list[Window]  # n of them, or none where masks are not wanted
-    keypoints: np.ndarray  # float64 [n, K, 3]; K is 0 where they are not wanted
-    proposals: np.ndarray | None = None  # float32 [P, 5], as of `Batch`; P is the same for all
 
 
 def _keypoint_names(dataset: CocoDataset, number: int) -> tuple[str, ...]:
@@ -228,69 +265,8 @@ def _keypoint_names(dataset: CocoDataset, number: int) -> tuple[str, ...]:
     return found[0]
 
 
-def _padded_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    height, width = (-(-max(side) // MULTIPLE) * MULTIPLE for side in zip(*sizes, strict=True))
-    return height, width
-
-
-def _collate(
-    samples: list[Sample],
-    size: tuple[int, int],
-    instances: int,
-    masks: bool,
-    keypoints: int,
-    seeds: list[int],
-    iteration: int,
-) -> Batch:
-    images = torch.zeros((len(samples), 3, *size), dtype=torch.uint8)
-    boxes = np.zeros((len(samples), instances, 4), dtype=np.float32)
-    labels = np.full((len(samples), instances), -1, dtype=np.int64)
-    points = np.zeros((len(samples), instances, keypoints, 3), dtype=np.float32)
-    for i, sample in enumerate(samples):
-        height, width = sample.plan.size
-        # Through numpy: torch does not take the negative strides of a flipped picture.
-        images[i].numpy()[:, :height, :width] = sample.pixels.transpose(2, 0, 1)
-        boxes[i, : len(sample.boxes)] = sample.boxes
-        labels[i, : len(sample.labels)] = sample.labels
-        points[i, : len(sample.keypoints)] = sample.keypoints
-    return Batch(
-        images=images,
-        sizes=torch.tensor([s.plan.size for s in samples]),
-        original_sizes=torch.tensor([s.plan.original for s in samples]),
-        boxes=torch.from_numpy(boxes),
-        labels=torch.from_numpy(labels),
-        masks=_pack_windows([s.windows for s in samples], instances) if masks else None,
-        seeds=torch.tensor(seeds),
-        image_ids=[s.image_id for s in samples],
-        iteration=iteration,
-        keypoints=torch.from_numpy(points) if keypoints else None,
-        proposals=_stacked([sample.proposals for sample in samples if sample.proposals is not None]),
-    )
-
-
 def _proposals(dataset: CocoDataset, config: RunConfig) -> SplitProposals | None:
     return dataset.proposals if config.model.rpn.mode == "precomputed" else None
-
-
-def _stacked(proposals: list[np.ndarray]) -> torch.Tensor | None:
-    return torch.from_numpy(np.stack(proposals)) if proposals else None
-
-
-def _pack_windows(windows: list[list[Window]], instances: int) -> MaskWindows:
-    offset = np.zeros((len(windows), instances), dtype=np.int64)
-    size = np.zeros((len(windows), instances, 2), dtype=np.int64)
-    origin = np.zeros((len(windows), instances, 2), dtype=np.int64)
-    tables = sum((w.bitmap.shape[0] + 1) * (w.bitmap.shape[1] + 1) for row in windows for w in row)
-    # A padding instance has a table too, of the one zero that every table begins with.
-    table = np.zeros(max(tables, 1), dtype=np.int32)
-    end = 0
-    for i, row in enumerate(windows):
-        for j, window in enumerate(row):
-            height, width = window.bitmap.shape
-            offset[i, j], size[i, j], origin[i, j] = end, (height, width), (window.y, window.x)
-            begin, end = end, end + (height + 1) * (width + 1)
-            summed_area_table(window.bitmap, table[begin:end].reshape(height + 1, width + 1))
-    return MaskWindows(*(torch.from_numpy(a) for a in (table, offset, size, origin)))
 
 
 class _Guarded(Dataset):

@@ -35,7 +35,17 @@ def place_mask(segmentation: Segmentation, plan: Plan) -> Window | None:
         window = _sample_rle(segmentation, plan)
     else:
         window = _rasterise([np.asarray(p, dtype=np.float64).reshape(-1, 2) for p in segmentation], plan)
-    return None if window is None else _tighten(window)
+    return None if window is None else tighten(window)
+
+
+def tighten(window: Window) -> Window | None:
+    """The window without empty rows and columns at its border; None where it is all empty."""
+    rows = np.flatnonzero(window.bitmap.any(axis=1))
+    columns = np.flatnonzero(window.bitmap.any(axis=0))
+    if len(rows) == 0:
+        return None
+    bitmap = window.bitmap[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return Window(bitmap, window.y + int(rows[0]), window.x + int(columns[0]))
 
 
 def summed_area_table(bitmap: np.ndarray, out: np.ndarray) -> None:
@@ -90,12 +100,3 @@ def _sample_rle(rle: dict, plan: Plan) -> Window | None:
     # The COCO API lays masks out column by column.
     bitmap = full.T[from_x[:, None], from_y[None, :]].T
     return Window(bitmap, int(rows[0]), int(columns[0]))
-
-
-def _tighten(window: Window) -> Window | None:
-    rows = np.flatnonzero(window.bitmap.any(axis=1))
-    columns = np.flatnonzero(window.bitmap.any(axis=0))
-    if len(rows) == 0:
-        return None
-    bitmap = window.bitmap[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return Window(bitmap, window.y + int(rows[0]), window.x + int(columns[0]))
