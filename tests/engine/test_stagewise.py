@@ -141,7 +141,8 @@ def test_a_batch_in_parts_is_the_same_batch(
 @pytest.mark.parametrize("mode", MODES)
 def test_two_processes_train_and_evaluate_as_one(mode: str, file: Path, tmp_path: Path, tiny: Tiny) -> None:
     # No region reaches the coarse levels, whose weights then have a gradient of zero in every process.
-    changes = (*changes_of(mode, file), "model.pooler.canonical_size=2000", "schedule.iterations=4")
+    levels = ("model.pooler.method=torchvision", "model.pooler.canonical_size=2000")
+    changes = (*changes_of(mode, file), *levels, "schedule.iterations=4")
     runs = []
     for processes in (1, 2):
         config = tiny(*changes, "schedule.warmup_iterations=50", f"runtime.devices={processes}")
