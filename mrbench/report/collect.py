@@ -16,6 +16,7 @@ from mrbench.runs.lock import is_locked
 from mrbench.runs.record import Run, find_run, list_runs
 
 DEFAULT_METRICS = ("box/AP", "mask/AP")
+KEYPOINT_METRIC = "keypoint/AP"
 PROPOSAL_METRICS = ("proposal/AR100", "proposal/AR1000")
 NOT_SCIENCE = ("runtime", "launcher", "seed")
 
@@ -127,7 +128,7 @@ def load_study(root: Path, name: str) -> Study:
             title=record.get("title") or name,
             question=record.get("question") or "",
             baseline=record.get("baseline") or next(iter(record["arms"]), ""),
-            metrics=tuple(record.get("metrics") or DEFAULT_METRICS),
+            metrics=tuple(record.get("metrics") or _default_metrics([run for arm in arms for run in arm.runs])),
             arms=arms,
             notes=(note,) if isinstance(note, str) else tuple(note),
         )
@@ -194,10 +195,13 @@ def collect_runs(root: Path, names: Sequence[str]) -> Study:
 
 
 def _default_metrics(runs: Sequence[RunRecord]) -> tuple[str, ...]:
-    """Those of detections, or of proposals where the runs make nothing else."""
+    """Those of detections, keypoints among them where the runs have some, or of proposals where they make nothing
+    else."""
     found = {metric for run in runs for metric in run.metrics}
     only_proposals = found.isdisjoint(DEFAULT_METRICS) and not found.isdisjoint(PROPOSAL_METRICS)
-    return PROPOSAL_METRICS if only_proposals else DEFAULT_METRICS
+    if only_proposals:
+        return PROPOSAL_METRICS
+    return (*DEFAULT_METRICS, KEYPOINT_METRIC) if KEYPOINT_METRIC in found else DEFAULT_METRICS
 
 
 def _group_names(groups: list[tuple[tuple[str, str], ...]]) -> list[str]:

@@ -7,7 +7,7 @@ import sys
 from mrbench.evaluation.coco import KEYPOINT_METRICS
 
 
-def test_a_run_of_two_iterations_ends_with_keypoint_numbers(shared, overrides, tmp_path):
+def test_a_run_of_two_iterations_ends_with_keypoint_numbers_and_the_report_shows_them(shared, overrides, tmp_path):
     changes = [
         "data=coco_folder",
         f"data.root={shared / 'data/coco-mini'}",
@@ -37,3 +37,8 @@ def test_a_run_of_two_iterations_ends_with_keypoint_numbers(shared, overrides, t
     results = json.loads(found.read_text())
     assert results
     assert all(len(item["keypoints"]) == 51 for item in results)
+
+    report = [sys.executable, "-m", "mrbench", "report", run.name, "--root", str(tmp_path)]
+    shown = subprocess.run(report, capture_output=True, text=True, timeout=120)
+    assert shown.returncode == 0, shown.stderr
+    assert "keypoint AP" in shown.stdout

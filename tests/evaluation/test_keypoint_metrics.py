@@ -65,6 +65,40 @@ def test_real_people_found_nearly_right(shared, tmp_path, boxes):
     assert kinds_in(results) == (("box", "keypoint") if boxes else ("keypoint",))
 
 
+def test_people_without_keypoints_and_crowds_are_neither_to_be_found_nor_to_be_missed(tmp_path):
+    """COCO's rule: they do not count, and what is found on them is no mistake, though what is found elsewhere is."""
+
+    def person(number, x, y, visibility, crowd=0):
+        mask = {"size": [300, 300], "counts": [300 * x + y, 100, 300 * 300 - 300 * x - y - 100]}
+        points = [v for i in range(17) for v in (x + 5 * i, y + 5 * i, visibility)]
+        return {"id": number, "image_id": 1, "category_id": 1, "bbox": [x, y, 100, 100], "area": 8000,
+                "iscrowd": crowd, "keypoints": points if visibility else [0] * 51,
+                "segmentation": mask if crowd else [[x, y, x + 100, y, x + 100, y + 100]],
+                "num_keypoints": 17 if visibility else 0}  # fmt: skip
+
+    def found(x, y, score):
+        points = [v for i in range(17) for v in (x + 5 * i, y + 5 * i, 1)]
+        return {"image_id": 1, "category_id": 1, "bbox": [x, y, 100, 100], "keypoints": points, "score": score}
+
+    names = ["nose", *(f"point{i}" for i in range(16))]
+    truth = {
+        "info": {},
+        "images": [{"id": 1, "height": 300, "width": 300}],
+        "categories": [{"id": 1, "name": "person", "keypoints": names}],
+        "annotations": [person(1, 10, 10, 2), person(2, 150, 10, 0), person(3, 10, 150, 0, crowd=1)],
+    }
+    for detections, wanted in (
+        ([found(150, 10, 0.9), found(20, 160, 0.8), found(10, 10, 0.7)], 100.0),
+        ([found(190, 190, 0.9), found(10, 10, 0.7)], 50.0),  # half of what is found is there, at every recall
+    ):
+        for name, content in (("truth", truth), ("found", detections)):
+            (tmp_path / name).write_text(json.dumps(content))
+        metrics = evaluate(tmp_path / "truth", tmp_path / "found", ("keypoint",)).metrics
+        assert list(metrics.values()) == pytest.approx(pycocotools(tmp_path / "truth", tmp_path / "found"), abs=1e-9)
+        assert metrics["keypoint/AP"] == pytest.approx(wanted)
+        assert metrics["keypoint/APl"] is None
+
+
 def test_other_creatures_have_other_keypoints():
     truth = {
         "images": [{"id": 1, "height": 100, "width": 100}],

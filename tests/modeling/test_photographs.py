@@ -42,10 +42,15 @@ ARCHITECTURES = {
     "c5": ("model.neck.kind=c5",),
     "dilated c5": ("model.neck.kind=c5", *BOTTLENECKS, "model.backbone.dilated_c5=true", *FEWER),
     "non-local": ("model.backbone.non_local=1",),
-    "deformable": (*BOTTLENECKS, "model.backbone.deformable=[5]", "model.roi.samples=32"),
     "keypoints": (*KEYPOINTS, "model.mask_head.enabled=false"),
     "keypoints and masks": KEYPOINTS,
-    "resnext": (*BOTTLENECKS, "model.backbone.groups=4", "model.backbone.width_per_group=16"),
+    "deformable resnext": (
+        *BOTTLENECKS,
+        "model.backbone.groups=4",
+        "model.backbone.width_per_group=16",
+        "model.backbone.deformable=[5]",
+        "model.roi.samples=32",
+    ),
     "regnet": ("model.backbone.kind=regnet_x_4gf", "model.group_size=4", "model.roi.samples=32"),
 }
 
