@@ -7,19 +7,31 @@ from torch import Tensor
 
 
 class AnchorGrid:
-    """For each of a level's sizes one box a ratio (height over width), centred on multiples of the stride.
+    """For each of a level's sizes one box a ratio (height over width), centred on multiples of the stride, and moved
+    by `offset` strides (Detectron2's DefaultAnchorGenerator).
 
-    Centres and shapes are not rounded (Detectron2's DefaultAnchorGenerator with offset 0), but for the corners where
-    `rounded` says so (torchvision's AnchorGenerator, `generate_anchors`). Grids are kept, because
-    few picture shapes occur in a run.
+    rounding: none; corners, once they are around the origin (torchvision's AnchorGenerator, `generate_anchors`); or
+    sides: width and height are those of a box as large as the stride, rounded, times size over stride (Detectron,
+    modeling/generate_anchors.py). Grids are kept, because few picture shapes occur in a run.
     """
 
     def __init__(
-        self, sizes: list[list[float]], ratios: list[float], strides: list[int], rounded: bool = False
+        self,
+        sizes: list[list[float]],
+        ratios: list[float],
+        strides: list[int],
+        rounding: str = "none",
+        offset: float = 0.0,
     ) -> None:
         self.strides = strides
-        cells = [torch.cat([_cell(size, ratios) for size in of_level]) for of_level in sizes]
-        self.cells = [cell.round() for cell in cells] if rounded else cells  # a level: [A, 4] around the origin
+        sides = [
+            torch.cat([_sides(size, ratios, stride, rounding == "sides") for size in of_level])
+            for of_level, stride in zip(sizes, strides, strict=True)
+        ]
+        cells = [torch.cat([-side / 2, side / 2], 1) for side in sides]
+        cells = [cell.round() for cell in cells] if rounding == "corners" else cells
+        # a level: [A, 4] around the point that is moved to every pixel
+        self.cells = [cell + offset * stride for cell, stride in zip(cells, strides, strict=True)]
         self._kept: dict[tuple[tuple[tuple[int, int], ...], torch.device], Tensor] = {}
 
     @property
@@ -50,13 +62,17 @@ def sizes_of_levels(sizes: list[float], levels: int) -> list[list[float]]:
     return [[size] for size in sizes]
 
 
-def _cell(size: float, ratios: list[float]) -> Tensor:
-    boxes = []
+def _sides(size: float, ratios: list[float], stride: int, rounded: bool) -> Tensor:
+    """Widths and heights [ratios, 2]."""
+    sides = []
     for ratio in ratios:
-        w = math.sqrt(size**2 / ratio)
-        h = ratio * w
-        boxes.append([-w / 2, -h / 2, w / 2, h / 2])
-    return torch.tensor(boxes)
+        if rounded:  # to even from the middle, as numpy does
+            w = round(math.sqrt(stride**2 / ratio))
+            sides.append([w * size / stride, round(w * ratio) * size / stride])
+        else:
+            w = math.sqrt(size**2 / ratio)
+            sides.append([w, ratio * w])
+    return torch.tensor(sides)
 
 
 def _grid(cell: Tensor, stride: int, shape: tuple[int, int]) -> Tensor:

@@ -40,6 +40,8 @@ class Pooler(nn.Module):
         """features: P2.. [B, C, H, W]; boxes float32 [R, 4] in pixels; image int64 [R] -> [R, C, size, size]."""
         features = features[: len(self.strides)]
         c, levels = self.config, self.levels_of(boxes)
+        if c.inclusive:
+            boxes = torch.cat([boxes[:, :2], boxes[:, 2:] - 1], 1)
         if c.kind == "roi_warp":
             strides = torch.tensor(self.strides, dtype=boxes.dtype).to(boxes.device, non_blocking=True)
             boxes = quantise(boxes, strides[levels][:, None])

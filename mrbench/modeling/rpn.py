@@ -63,7 +63,9 @@ class RPN(nn.Module):
         super().__init__()
         self.config = config
         sizes = sizes_of_levels(list(config.anchor_sizes), len(strides))
-        self.anchors = AnchorGrid(sizes, list(config.anchor_ratios), strides, config.round_anchors)
+        self.anchors = AnchorGrid(
+            sizes, list(config.anchor_ratios), strides, config.anchor_rounding, config.anchor_offset
+        )
         self.head = RPNHead(channels, config.convs, self.anchors.per_position)
 
     def forward(self, features: list[Tensor]) -> RPNOutput:

@@ -143,23 +143,29 @@ def _without(value: Tensor, rows: int) -> Tensor:
 
 
 def _settings(state: Mapping[str, Tensor]) -> Settings:
-    """Detectron, core/config.py: PIXEL_MEANS, RESNETS.STRIDE_1X1 (False for ResNeXt), and RoIAlign without the
-    half-pixel shift; the baselines sample 2 points a bin (FAST_RCNN.ROI_XFORM_SAMPLING_RATIO).
+    """Detectron, core/config.py: PIXEL_MEANS, RESNETS.STRIDE_1X1 (False for ResNeXt and group norm), and RoIAlign without
+    the half-pixel shift; the baselines sample 2 points a bin (FAST_RCNN.ROI_XFORM_SAMPLING_RATIO). Boxes hold their
+    second corner (utils/boxes.py, `bbox_transform`: widths are x2 - x1 + 1), which are ours with 1 added to it;
+    anchors are then centred half a stride on (modeling/generate_anchors.py).
 
     A classifier (R-50.pkl of MSRA, X-101-32x8d.pkl of FAIR) has what Detectron2 begins with on it: configs/
     Base-RCNN-FPN.yaml, COCO-InstanceSegmentation/mask_rcnn_X_101_32x8d_FPN_3x.yaml."""
     first, second = (state.get(f"res3_0_branch2{c}_w") for c in "ab")
     grouped = first is not None and second is not None and second.shape[1] != first.shape[0]
+    in_1x1 = not grouped and "conv1_gn_s" not in state
     if not any(name.startswith("rpn_cls_logits") for name in state):
         return {
             "model.pixel_mean": IMAGENET_MEAN,
             "model.pixel_std": IMAGENET_STD if grouped else [1.0, 1.0, 1.0],
-            "model.backbone.stride_in_1x1": not grouped,
+            "model.backbone.stride_in_1x1": in_1x1,
         }
     return {
         "model.pixel_mean": [122.7717, 115.9465, 102.9801],
         "model.pixel_std": [1.0, 1.0, 1.0],
-        "model.backbone.stride_in_1x1": not grouped,
+        "model.backbone.stride_in_1x1": in_1x1,
+        "model.rpn.anchor_rounding": "sides",
+        "model.rpn.anchor_offset": 0.5,
+        "model.pooler.inclusive": True,
         "model.pooler.aligned": False,
         "model.pooler.sampling_ratio": 2,
     }

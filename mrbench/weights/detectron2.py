@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from mrbench.errors import UserError
-from mrbench.weights.layout import IMAGENET_MEAN, IMAGENET_STD, STEMS, Layout, Settings, Translated, blue_first
+from mrbench.weights.layout import BOXES, IMAGENET_MEAN, IMAGENET_STD, STEMS, Layout, Settings, Translated, blue_first
 from mrbench.weights.names import Names
 
 BODY = "backbone.bottom_up"  # with a pyramid; without one the body itself is the backbone
@@ -122,7 +122,7 @@ def _settings(state: Mapping[str, Tensor]) -> Settings:
     }
     if not regnet:
         settings["model.backbone.stride_in_1x1"] = not (grouped or group_norm)
-    return {**settings, "model.pooler.aligned": True, "model.pooler.sampling_ratio": 0}
+    return {**settings, **BOXES, "model.pooler.aligned": True, "model.pooler.sampling_ratio": 0}
 
 
 LAYOUT = Layout(

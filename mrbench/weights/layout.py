@@ -12,6 +12,13 @@ Settings = dict[str, Any]
 IMAGENET_MEAN = [123.675, 116.28, 103.53]  # red, green, blue; 0..255
 IMAGENET_STD = [58.395, 57.12, 57.375]
 
+# Boxes as all but Detectron count them, and anchors as all but it and torchvision lay them.
+BOXES: Settings = {
+    "model.rpn.anchor_rounding": "none",
+    "model.rpn.anchor_offset": 0.0,
+    "model.pooler.inclusive": False,
+}
+
 STEMS = ("backbone.conv1.weight", "backbone.stem.0.weight")  # a ResNet's and a RegNet's first convolution
 
 

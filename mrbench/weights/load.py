@@ -149,8 +149,10 @@ def settings_of(model: nn.Module) -> Settings:
         "model.pixel_std": model.pixel_std.flatten().tolist(),
     }
     if isinstance(model, MaskRCNN | ProposalNetwork) and model.rpn is not None:
-        settings["model.rpn.round_anchors"] = model.rpn.config.round_anchors
+        settings["model.rpn.anchor_rounding"] = model.rpn.config.anchor_rounding
+        settings["model.rpn.anchor_offset"] = model.rpn.config.anchor_offset
     if isinstance(model, MaskRCNN):
+        settings["model.pooler.inclusive"] = model.box_pooler.config.inclusive
         settings["model.pooler.aligned"] = model.box_pooler.config.aligned
         settings["model.pooler.sampling_ratio"] = model.box_pooler.config.sampling_ratio
     return settings | stride_of(model.backbone)
@@ -167,7 +169,9 @@ def settings_of_config(config: ModelConfig) -> Settings:
     return {
         "model.pixel_mean": list(config.pixel_mean),
         "model.pixel_std": list(config.pixel_std),
-        "model.rpn.round_anchors": config.rpn.round_anchors,
+        "model.rpn.anchor_rounding": config.rpn.anchor_rounding,
+        "model.rpn.anchor_offset": config.rpn.anchor_offset,
+        "model.pooler.inclusive": config.pooler.inclusive,
         "model.pooler.aligned": config.pooler.aligned,
         "model.pooler.sampling_ratio": config.pooler.sampling_ratio,
         "model.backbone.stride_in_1x1": config.backbone.stride_in_1x1,

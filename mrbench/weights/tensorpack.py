@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from torch import Tensor
 
 from mrbench.weights.detectron import background_last, fifth_stage_to_heads
-from mrbench.weights.layout import IMAGENET_MEAN, IMAGENET_STD, Layout, Settings, Translated, blue_first
+from mrbench.weights.layout import BOXES, IMAGENET_MEAN, IMAGENET_STD, Layout, Settings, Translated, blue_first
 from mrbench.weights.names import Names
 
 _BLOCK, _OURS = "group{g}/block{b}", "backbone.layer{g+1}.{b}"
@@ -88,11 +88,13 @@ def _translate(state: Mapping[str, Tensor]) -> Translated:
 
 
 def _settings(state: Mapping[str, Tensor]) -> Settings:
-    """examples/FasterRCNN/config.py: PREPROC, BACKBONE.STRIDE_1X1; model_box.py, `roi_align`: aligned, 2 points."""
+    """examples/FasterRCNN/config.py: PREPROC, BACKBONE.STRIDE_1X1; model_box.py, `roi_align`: aligned, 2 points;
+    model_rpn.py, `get_all_anchors`."""
     return {
         "model.pixel_mean": IMAGENET_MEAN,
         "model.pixel_std": IMAGENET_STD,
         "model.backbone.stride_in_1x1": False,
+        **BOXES,
         "model.pooler.aligned": True,
         "model.pooler.sampling_ratio": 2,
     }

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mrbench.weights.detectron import background_last
-from mrbench.weights.layout import IMAGENET_MEAN, IMAGENET_STD, Layout, Settings, Translated
+from mrbench.weights.layout import BOXES, IMAGENET_MEAN, IMAGENET_STD, Layout, Settings, Translated
 from mrbench.weights.names import Names
 
 NAMES = Names(
@@ -102,7 +102,8 @@ def _settings(state: Mapping[str, Tensor]) -> Settings:
         "model.pixel_mean": IMAGENET_MEAN,
         "model.pixel_std": IMAGENET_STD,
         "model.backbone.stride_in_1x1": False,
-        "model.rpn.round_anchors": True,
+        **BOXES,
+        "model.rpn.anchor_rounding": "corners",
         "model.pooler.aligned": False,
         "model.pooler.sampling_ratio": 2,
     }

@@ -82,3 +82,25 @@ def test_anchors_by_hand() -> None:
     torch.testing.assert_close(anchors[4], torch.tensor([-12.0, -16, 20, 16]))  # the next column
     torch.testing.assert_close(anchors[13], torch.tensor([-12.0, -12, 20, 20]))  # second row, second column
     torch.testing.assert_close(anchors[-2], torch.tensor([-24.0, -32, 40, 32]))
+
+
+def test_detectrons_anchors_are_its_documented_ones() -> None:
+    """The table in Detectron's modeling/generate_anchors.py (that of Faster R-CNN in Matlab: stride 16, sizes 128, 256
+    and 512), by ratio and size. It counts pixels from 1, and its second corners are the last pixels inside."""
+    table = [
+        [[-83, -39, 100, 56], [-175, -87, 192, 104], [-359, -183, 376, 200]],
+        [[-55, -55, 72, 72], [-119, -119, 136, 136], [-247, -247, 264, 264]],
+        [[-35, -79, 52, 96], [-79, -167, 96, 184], [-167, -343, 184, 360]],
+    ]
+    wanted = torch.tensor(table).transpose(0, 1).reshape(9, 4).float() - torch.tensor([1.0, 1, 0, 0])
+    cells = AnchorGrid([[128, 256, 512]], [0.5, 1.0, 2.0], [16], rounding="sides", offset=0.5).cells[0]
+    torch.testing.assert_close(cells, wanted)
+
+
+def test_an_offset_moves_anchors_by_a_part_of_the_stride() -> None:
+    """Detectron2's modeling/anchor_generator.py, `_create_grid_offsets`: the first centre is offset * stride."""
+    at_corner, at_middle = (AnchorGrid([[32]], [1.0], [8], offset=offset) for offset in (0.0, 0.5))
+    first = at_middle([(2, 2)], torch.device("cpu"))
+    assert first[0].tolist() == [-12, -12, 20, 20]
+    assert first[1].tolist() == [-4, -12, 28, 20]
+    torch.testing.assert_close(first, at_corner([(2, 2)], torch.device("cpu")) + 4)

@@ -76,7 +76,9 @@ MODELS: dict[str, tuple[Callable[..., nn.Module], int]] = {
 
 def configured(name: str) -> ModelConfig:
     config = ModelConfig(
-        rpn=RPNConfig(samples=16384, smooth_l1_beta=1 / 9, post_nms_train=40, post_nms_test=40, round_anchors=True),
+        rpn=RPNConfig(
+            samples=16384, smooth_l1_beta=1 / 9, post_nms_train=40, post_nms_test=40, anchor_rounding="corners"
+        ),
         pooler=PoolerConfig(sampling_ratio=2, aligned=False),
         roi=RoIConfig(samples=16384, smooth_l1_beta=1 / 9),
     )

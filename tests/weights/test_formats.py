@@ -5,6 +5,7 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -22,14 +23,22 @@ from mrbench.weights.export import export_detectron2, export_safetensors
 from mrbench.weights.files import inspect
 from mrbench.weights.load import load_into, settings_of
 
-_spec = importlib.util.spec_from_file_location("layouts", Path(__file__).with_name("layouts.py"))
-assert _spec is not None
-layouts = importlib.util.module_from_spec(_spec)
-assert _spec.loader is not None
-_spec.loader.exec_module(layouts)
+
+def beside(name: str) -> ModuleType:
+    """A file of this folder that holds no tests."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+layouts, detectron_reference = beside("layouts"), beside("detectron_reference")
 
 IMAGENET = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 DETECTRON = layouts.narrow(False, 2, True, [122.7717, 115.9465, 102.9801], [1.0, 1.0, 1.0])
+DETECTRON.rpn.anchor_rounding, DETECTRON.rpn.anchor_offset, DETECTRON.pooler.inclusive = "sides", 0.5, True
 TENSORPACK = layouts.narrow(True, 2, False, *IMAGENET)
 
 
@@ -52,6 +61,27 @@ def test_a_file_written_by_hand_gives_the_same_function(
     assert loaded.file.container == container
     assert not loaded.uninitialised
     layouts.assert_same_function(target, source)
+
+
+def test_detectrons_blobs_detect_what_detectron_detects(tmp_path: Path) -> None:
+    """81 scores with the background first, boxes that hold their last pixel, its own anchors and mean, BGR."""
+    source = layouts.random_model(DETECTRON, seed=1)
+    with torch.no_grad():
+        source.box_head.classes.weight.mul_(0.3)  # several classes pass the threshold
+    layouts.write_detectron(source, tmp_path / "model.pkl")
+    model = layouts.random_model(DETECTRON, seed=2)
+    load_into(model, tmp_path / "model.pkl")
+    reference = detectron_reference.Detectron(layouts.detectron_blobs(source), DETECTRON.rpn.post_nms_test)
+    batch = layouts.pictures()
+    for picture, ours in zip(batch.images, model.detect(batch), strict=True):
+        boxes, scores, classes, masks = reference.detect(picture.flip(0).permute(1, 2, 0).numpy())
+        assert len(scores) > 3
+        assert len(set(classes)) > 1
+        assert ours.labels.tolist() == (classes - 1).tolist()
+        assert np.abs(ours.scores.numpy() - scores).max() < 2e-4
+        assert np.abs(ours.boxes.numpy() - (boxes + [0, 0, 1, 1])).max() < 5e-3
+        assert masks.std() > 0.01
+        assert np.abs(ours.masks.numpy() - masks).max() < 1e-3
 
 
 def detectron2_config() -> ModelConfig:
@@ -123,7 +153,7 @@ def test_a_grouped_or_deeper_head_survives_the_way_to_detectron2_and_back(tmp_pa
 
 def torchvision_config() -> ModelConfig:
     config = ModelConfig(pooler=PoolerConfig(aligned=False, sampling_ratio=2))
-    config.rpn.round_anchors, config.rpn.post_nms_test = True, 50
+    config.rpn.anchor_rounding, config.rpn.post_nms_test = "corners", 50
     return config
 
 
