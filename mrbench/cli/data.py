@@ -4,6 +4,7 @@ import typer
 
 from mrbench.cli.common import ConfigDir, Overrides, compose
 from mrbench.cli.data_check import check_command
+from mrbench.cli.data_convert import convert_command
 from mrbench.cli.data_counts import add_row, counts_table
 from mrbench.cli.data_sample import SPLITS, sample_command
 
@@ -40,3 +41,4 @@ def show(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
 
 app.command("check")(check_command)
 app.command("sample")(sample_command)
+app.command("convert")(convert_command)
