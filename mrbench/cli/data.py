@@ -1,4 +1,4 @@
-"""`mrbench data`: look at a data set before training on it."""
+"""`mrbench data`: look at a data set before training on it, or make it ready."""
 
 import typer
 
@@ -6,9 +6,10 @@ from mrbench.cli.common import ConfigDir, Overrides, compose
 from mrbench.cli.data_check import check_command
 from mrbench.cli.data_convert import convert_command
 from mrbench.cli.data_counts import add_row, counts_table
+from mrbench.cli.data_prepare import prepare_command
 from mrbench.cli.data_sample import SPLITS, sample_command
 
-app = typer.Typer(help="Look at a data set: what it holds, whether it is sound.", no_args_is_help=True)
+app = typer.Typer(help="Look at a data set: what it holds, whether it is sound; make it ready.", no_args_is_help=True)
 
 
 @app.command("show")
@@ -41,4 +42,5 @@ def show(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
 
 app.command("check")(check_command)
 app.command("sample")(sample_command)
+app.command("prepare")(prepare_command)
 app.command("convert")(convert_command)

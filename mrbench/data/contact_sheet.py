@@ -1,27 +1,40 @@
 """Many pictures on one sheet, with their masks drawn in: to see whether annotations and pictures agree."""
 
 import colorsys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from mrbench.config.schema import RunConfig
 from mrbench.data.augmentation import Plan, short_edge_size
 from mrbench.data.coco import CocoDataset
-from mrbench.data.masks import place_mask
+from mrbench.data.masks import Window, place_mask
 from mrbench.data.pictures import read_picture
 
+if TYPE_CHECKING:
+    from mrbench.data.collate import Sample
+
+Colour = tuple[int, int, int]
 GAP = 4  # pixels between pictures
 
 
 def contact_sheet(dataset: CocoDataset, indices: list[int], columns: int, side: int) -> Image.Image:
     """The pictures `indices` in rows of `columns`, each fitted into a square of `side` pixels."""
-    rows = -(-len(indices) // columns)
-    pitch = side + GAP
-    sheet = Image.new("RGB", (columns * pitch + GAP, rows * pitch + GAP), "white")
-    for place, index in enumerate(indices):
-        row, column = divmod(place, columns)
-        sheet.paste(draw_annotations(dataset, index, side), (GAP + column * pitch, GAP + row * pitch))
-    return sheet
+    return _sheet((draw_annotations(dataset, index, side) for index in indices), len(indices), columns, side)
+
+
+def augmented_sheet(dataset: CocoDataset, config: RunConfig, count: int, columns: int, side: int) -> Image.Image:
+    """As `contact_sheet`, the first `count` pictures of a training with their instances, as the network sees them.
+
+    Raises UserError where nothing can be trained on.
+    """
+    from mrbench.data.loader import TrainBatches  # torch, which the plain sheet does without
+
+    batches = TrainBatches(dataset, config, 0, 1, 0)
+    samples = (batches.sample(epoch, index) for epoch, index in batches.stream(count))
+    return _sheet((draw_sample(sample, dataset, side) for sample in samples), count, columns, side)
 
 
 def draw_annotations(dataset: CocoDataset, index: int, side: int) -> Image.Image:
@@ -30,26 +43,56 @@ def draw_annotations(dataset: CocoDataset, index: int, side: int) -> Image.Image
     original = (image.height, image.width)
     size = short_edge_size(*original, side, side)
     plan = Plan(original, size, (0, 0), size, flip=False)
-    pixels = plan.picture(read_picture(image)).astype(np.float32)
     annotations = dataset.annotations(index)
     colours = [_colour(a.label, len(dataset.categories), a.iscrowd) for a in annotations]
-    for annotation, colour in zip(annotations, colours, strict=True):
-        window = place_mask(annotation.segmentation, plan) if annotation.segmentation else None
+    names = ["crowd" if a.iscrowd else dataset.categories[a.label].name for a in annotations]
+    windows = [place_mask(a.segmentation, plan) if a.segmentation else None for a in annotations]
+    picture = _shade(plan.picture(read_picture(image)), windows, colours)
+    boxes = plan.boxes(np.array([a.bbox for a in annotations], dtype=np.float64).reshape(-1, 4))
+    return _label(picture, boxes, names, colours)
+
+
+def draw_sample(sample: "Sample", dataset: CocoDataset, side: int) -> Image.Image:
+    """One picture as the network sees it, its long side `side` pixels: masks, boxes and names as they are learned."""
+    colours = [_colour(label, len(dataset.categories), False) for label in sample.labels.tolist()]
+    names = [dataset.categories[label].name for label in sample.labels.tolist()]
+    picture = _shade(sample.pixels, sample.windows, colours)
+    height, width = short_edge_size(picture.height, picture.width, side, side)
+    factor = width / picture.width
+    picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    return _label(picture, sample.boxes * factor, names, colours)
+
+
+def _sheet(pictures: Iterable[Image.Image], count: int, columns: int, side: int) -> Image.Image:
+    rows = -(-count // columns)
+    pitch = side + GAP
+    sheet = Image.new("RGB", (columns * pitch + GAP, rows * pitch + GAP), "white")
+    for place, picture in enumerate(pictures):
+        row, column = divmod(place, columns)
+        sheet.paste(picture, (GAP + column * pitch, GAP + row * pitch))
+    return sheet
+
+
+def _shade(pixels: np.ndarray, windows: Sequence[Window | None], colours: Sequence[Colour]) -> Image.Image:
+    shaded = pixels.astype(np.float32)
+    for window, colour in zip(windows, colours, strict=False):  # where no masks are learned there are no windows
         if window is not None:
             left, top, right, bottom = window.box
-            part = pixels[top:bottom, left:right]
+            part = shaded[top:bottom, left:right]
             part += (np.array(colour) - part) * (0.5 * window.bitmap[..., None])
-    picture = Image.fromarray(pixels.astype(np.uint8))
+    return Image.fromarray(shaded.astype(np.uint8))
+
+
+def _label(picture: Image.Image, boxes: np.ndarray, names: Sequence[str], colours: Sequence[Colour]) -> Image.Image:
     pen = ImageDraw.Draw(picture)
-    for annotation, colour in zip(annotations, colours, strict=True):
-        left, top, right, bottom = plan.boxes(np.array([annotation.bbox]))[0].tolist()
+    for box, name, colour in zip(boxes.tolist(), names, colours, strict=True):
+        left, top, right, bottom = box
         pen.rectangle([left, top, max(right - 1, left), max(bottom - 1, top)], outline=colour)
-        name = "crowd" if annotation.iscrowd else dataset.categories[annotation.label].name
         pen.text((left + 2, top + 1), name, fill="white", stroke_width=1, stroke_fill="black")
     return picture
 
 
-def _colour(label: int, classes: int, crowd: bool) -> tuple[int, int, int]:
+def _colour(label: int, classes: int, crowd: bool) -> Colour:
     if crowd:
         return 128, 128, 128
     red, green, blue = colorsys.hsv_to_rgb(label / classes, 0.9, 1.0)
