@@ -40,7 +40,7 @@ class MaskWindows:
 class Batch:
     """B pictures with at most G instances each; G is at least 1. Crowds are not in it."""
 
-    images: Tensor  # uint8 [B, 3, H, W] RGB, zeros to the right and below; H and W are multiples of 32
+    images: Tensor  # uint8 [B, 3, H, W] RGB, zeros to the right and below (`padded_size`)
     sizes: Tensor  # int64 [B, 2]: (height, width) before padding
     original_sizes: Tensor  # int64 [B, 2]: (height, width) of the file
     boxes: Tensor  # float32 [B, G, 4] xyxy in the network's pixels; zeros in the padding

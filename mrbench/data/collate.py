@@ -10,7 +10,7 @@ from mrbench.data.augmentation import Plan
 from mrbench.data.batch import Batch, MaskWindows
 from mrbench.data.masks import Window, summed_area_table
 
-MULTIPLE = 32  # of which a batch's height and width are multiples: the stride of the coarsest feature map
+MULTIPLE = 32  # of which a batch's height and width are multiples for a pyramid: the stride of its body
 
 
 @dataclass
@@ -27,9 +27,15 @@ class Sample:
     proposals: np.ndarray | None = None  # float32 [P, 5], as of `Batch`; P is the same for all
 
 
-def padded_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """(height, width) of a batch of pictures of these sizes."""
-    height, width = (-(-max(side) // MULTIPLE) * MULTIPLE for side in zip(*sizes, strict=True))
+def padded_size(sizes: Sequence[tuple[int, int]], neck: str) -> tuple[int, int]:
+    """(height, width) of a batch of pictures of these sizes for a network with this kind of neck.
+
+    Only the levels of a pyramid must fit onto each other; for a single map a picture is not made larger than the
+    largest of its batch (Detectron2, modeling/backbone/backbone.py, `size_divisibility`; Detectron, utils/blob.py,
+    `get_max_shape`).
+    """
+    multiple = MULTIPLE if neck == "fpn" else 1
+    height, width = (-(-max(side) // multiple) * multiple for side in zip(*sizes, strict=True))
     return height, width
 
 

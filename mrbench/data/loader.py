@@ -108,22 +108,31 @@ class TrainBatches(Dataset):
     def __getitem__(self, item: int) -> Batch:
         iteration = self.start + item
         seed = self.config.seed
-        if self.groups is not None:
-            places = self.groups.global_batch(iteration)
-        else:
-            places = global_batch(len(self.images), self.batch, seed, iteration)
         # Of the whole global batch, so that every process pads its share alike.
-        drawn = [self._draw(epoch, int(self.images[place])) for epoch, place in places]
+        drawn = [self._draw(epoch, index) for epoch, index in self._slots(iteration)]
         most = max(self._most(d) for d in drawn)
         mine = self.slots
         samples = [self._make(drawn[j]) for j in mine]
         seeds = slot_seeds(seed, iteration, mine)
-        size = padded_size(self._areas(drawn))
+        size = padded_size(self._areas(drawn), self.config.model.neck.kind)
         return collate(samples, size, max(most, 1), self.masks, len(self.keypoints), seeds, iteration)
+
+    def stream(self, count: int) -> list[tuple[int, int]]:
+        """(epoch, index in the data set) of the first `count` pictures that all processes together train on."""
+        iterations = range(-(-count // self.batch))
+        return [slot for iteration in iterations for slot in self._slots(iteration)][:count]
 
     def sample(self, epoch: int, index: int) -> Sample:
         """Picture `index` of the data set as epoch `epoch` shows it."""
         return self._make(self._draw(epoch, index))
+
+    def _slots(self, iteration: int) -> list[tuple[int, int]]:
+        """(epoch, index in the data set) of the global batch."""
+        if self.groups is not None:
+            places = self.groups.global_batch(iteration)
+        else:
+            places = global_batch(len(self.images), self.batch, self.config.seed, iteration)
+        return [(epoch, int(self.images[place])) for epoch, place in places]
 
     def _draw(self, epoch: int, index: int) -> "Drawn":
         image, config, seed = self.dataset.images[index], self.config.augmentation, self.config.seed
@@ -205,7 +214,8 @@ class TestBatches(Dataset):
         self.proposals = _proposals(dataset, config)
         groups: dict[tuple[tuple[int, int], ...], list[tuple[int, list[Plan]]]] = {}
         for index, views in enumerate(plans):
-            groups.setdefault(tuple(padded_size([plan.size]) for plan in views), []).append((index, views))
+            sizes = tuple(padded_size([plan.size], config.model.neck.kind) for plan in views)
+            groups.setdefault(sizes, []).append((index, views))
         n = config.runtime.evaluation_batch
         # Large ones first: if the memory does not suffice, it is known at once.
         batches = [

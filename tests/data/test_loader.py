@@ -205,6 +205,15 @@ def test_evaluation_reads_each_image_once_and_pads_it_as_it_would_be_alone(mini:
             assert_equal(part, whole[part.iteration])
 
 
+def test_only_a_pyramid_needs_padding(mini: DataConfig) -> None:
+    """A single map is as large as the picture makes it (Detectron2's C4 and DC5 have size_divisibility 0)."""
+    config = config_of(mini, short_edge=[200], max_size=300)
+    config.model.neck.kind = "c4"
+    for loader, split in ((train_loader, "train"), (eval_loader, "val")):
+        for batch in loader(open_split(mini, split), config):
+            assert tuple(batch.images.shape[-2:]) == tuple(batch.sizes.amax(0).tolist())
+
+
 def test_more_processes_than_images_in_a_batch_is_refused(folder) -> None:
     with pytest.raises(UserError, match="cannot be shared by 5 processes"):
         train_loader(open_split(folder.data, "train"), folder.config(), rank=0, world_size=5)

@@ -16,6 +16,7 @@ from torchvision.ops import roi_align
 
 from mrbench.config.compose import compose
 from mrbench.data.batch import Batch
+from mrbench.data.collate import padded_size
 from mrbench.modeling.build import build_detector
 from mrbench.modeling.paste import paste_masks
 from mrbench.weights.detectron2 import convert
@@ -28,7 +29,6 @@ rule = importlib.util.module_from_spec(_spec)
 assert _spec.loader is not None
 _spec.loader.exec_module(rule)
 
-SIDE = 160
 COMMON = [
     *("backbone.weights=null", "backbone.width=8", "mask_head.channels=16", "inference.detections_per_image=12"),
     *("rpn.pre_nms_train=200", "rpn.pre_nms_test=200", "rpn.post_nms_train=100", "rpn.post_nms_test=60"),
@@ -87,18 +87,19 @@ def network(request: pytest.FixtureRequest, tmp_path: Path) -> SimpleNamespace:
     torch.save({"model": {name: torch.from_numpy(np.asarray(value)) for name, value in state.items()}}, path)
 
     base, changes = NETWORKS[request.param]
-    model = build_detector(compose([f"model={base}", *(f"model.{change}" for change in changes)]).model, classes(base))
+    config = compose([f"model={base}", *(f"model.{change}" for change in changes)]).model
+    model = build_detector(config, classes(base))
     load_into(model, path)
-    return SimpleNamespace(name=request.param, numbers=numbers, model=model, batch=batch(classes(base)))
+    return SimpleNamespace(numbers=numbers, model=model, batch=batch(classes(base), config.neck.kind))
 
 
 def classes(base: str) -> int:
     return 1 if base.startswith("keypoint") else rule.CLASSES
 
 
-def batch(num_classes: int) -> Batch:
+def batch(num_classes: int, neck: str) -> Batch:
     examples = [rule.example(number) for number in range(2)]
-    images = torch.zeros(2, 3, SIDE, SIDE, dtype=torch.uint8)
+    images = torch.zeros(2, 3, *padded_size(rule.SIZES, neck), dtype=torch.uint8)
     for i, (height, width) in enumerate(rule.SIZES):
         images[i, :, :height, :width] = torch.from_numpy(examples[i].picture).permute(2, 0, 1)
     boxes, labels, keypoints = (
@@ -121,7 +122,7 @@ def batch(num_classes: int) -> Batch:
 
 def sampled_target(_: object, boxes: Tensor, image: Tensor, instance: Tensor, size: int) -> Tensor:
     """Detectron2's mask target for bit masks: their RoIAlign, thresholded (`BitMasks.crop_and_resize`)."""
-    full = torch.zeros(2, 5, SIDE, SIDE)
+    full = torch.zeros(2, 5, *padded_size(rule.SIZES, "c4"))
     for i, (height, width) in enumerate(rule.SIZES):
         full[i, :, :height, :width] = torch.from_numpy(rule.example(i).masks).float()
     rois = torch.cat([torch.arange(len(boxes))[:, None].float(), boxes], 1)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SIZES = ((128, 160), (160, 96))  # height and width of the two pictures, as the network sees them
-ORIGINAL = ((192, 200), (120, 96))  # of the files that they stand for
+SIZES = ((122, 150), (157, 90))  # height and width of the two pictures, as the network sees them
+ORIGINAL = ((183, 200), (120, 90))  # of the files that they stand for
 CLASSES = 3
 BRANCH_ENDS = tuple(f"{norm}.{part}" for norm in ("conv3.norm", "c_bn") for part in ("weight", "bias"))
 
