@@ -11,7 +11,7 @@ help:
 	@echo "make demo    train and report a small ablation, under 10 minutes on 2 cores, into demo/"
 	@echo "make test    run the tests"
 	@echo "make lint    ruff and mypy"
-	@echo "make bench   measure speed (see docs/gpu-bench.md)"
+	@echo "make bench   measure speed (see docs/gpu-bench.md and docs/augmentation.md)"
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -32,6 +32,7 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/mrbench gpu-bench --mode train,infer
+	$(BIN)/python -W ignore::DeprecationWarning -m mrbench.bench.loading
 
 clean:
 	rm -rf $(VENV) demo build dist
