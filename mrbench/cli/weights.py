@@ -91,7 +91,7 @@ def export_command(
     if to is Target.detectron2:
         export_detectron2(state.tensors, out)
     else:
-        export_safetensors(state.tensors, settings, out)
+        export_safetensors(state.tensors, settings, out, found.categories)
     typer.echo(f"{out}: {len(state.tensors)} tensors. Their settings:")
     for line in overrides(settings):
         typer.echo(f"  {line}")

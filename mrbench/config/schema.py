@@ -177,6 +177,9 @@ class ModelConfig:
     pixel_mean: list[float] = values(123.675, 116.28, 103.53)  # RGB, 0..255
     pixel_std: list[float] = values(58.395, 57.12, 57.375)
     weights: str | None = None  # a file to start from: mrbench's, Detectron2's, torchvision's, ... (docs/weights.md)
+    # same: the weights' classes are the data set's. by_name: theirs are others; what belongs to a category of the same
+    # name is taken, as is the background, and the rest begins at random (Cityscapes from COCO: He et al. 2017, app. A)
+    weights_classes: str = choice("same", "same", "by_name")
     weights_mismatch: str = choice("refuse", "refuse", "tell")  # tell: load what fits and name the rest
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     neck: NeckConfig = field(default_factory=NeckConfig)

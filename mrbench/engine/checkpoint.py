@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -42,10 +42,13 @@ def save(folder: Path, iteration: int, state: Mapping[str, Any], keep: int) -> P
     return path
 
 
-def save_weights(folder: Path, model: nn.Module, iteration: int) -> Path:
-    """Write the model's weights alone to `final.pt`. Raises UserError where it cannot be written."""
+def save_weights(folder: Path, model: nn.Module, iteration: int, categories: Sequence[str] = ()) -> Path:
+    """Write the model's weights alone, and the names of its classes, to `final.pt`.
+
+    Raises UserError where it cannot be written.
+    """
     path = folder / FINAL
-    _write(path, {"iteration": iteration, "model": model.state_dict()})
+    _write(path, {"iteration": iteration, "model": model.state_dict(), "categories": list(categories)})
     return path
 
 
@@ -94,10 +97,13 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
-def load_model_weights(path: Path, model: nn.Module, mismatch: str = "refuse") -> Loaded:
+def load_model_weights(
+    path: Path, model: nn.Module, mismatch: str = "refuse", categories: Sequence[str] | None = None
+) -> Loaded:
     """Read weights into `model` from a checkpoint, a `final.pt`, or a file of another project (docs/weights.md).
 
     Raises UserError, naming the weights that are missing, unknown or of another shape, and the settings that the
-    weights were trained without; with `mismatch` "tell" these are told by `Loaded` instead.
+    weights were trained without; with `mismatch` "tell" these are told by `Loaded` instead. With `categories`, the
+    names of the model's classes, the weights' classes may be others, and go by name.
     """
-    return load_into(model, path, allow_partial=mismatch == "tell")
+    return load_into(model, path, allow_partial=mismatch == "tell", categories=categories)

@@ -105,11 +105,14 @@ class Loop:
             # Opened now, so that what is wrong with it is known before hours of training.
             self.validation = open_split(config.data, "val")
             check_same_categories(self.dataset, self.validation)
+            self.category_names = [category.name for category in self.dataset.categories]
             # Every process makes the same initial weights.
             torch.manual_seed(config.seed)
             model = build_network(config.model, len(self.dataset.categories), reporter.say)
         if config.model.weights is not None:
-            loaded = checkpoint.load_model_weights(Path(config.model.weights), model, config.model.weights_mismatch)
+            by_name = self.category_names if config.model.weights_classes == "by_name" else None
+            path, mismatch = Path(config.model.weights), config.model.weights_mismatch
+            loaded = checkpoint.load_model_weights(path, model, mismatch, by_name)
             for line in loaded.lines():
                 reporter.say(line)
         self.step = TrainStep(model, config, device, world.size)
@@ -146,7 +149,7 @@ class Loop:
         result = self._evaluate()
         if result is not None:
             write_result(self.run, self.config, result, self.done)
-            checkpoint.save_weights(self.run.checkpoint_dir, self.step.model, self.done)
+            checkpoint.save_weights(self.run.checkpoint_dir, self.step.model, self.done, self.category_names)
 
     def _batches(self) -> Iterator[Batch]:
         batches = train_loader(self.dataset, self.config, self.world.rank, self.world.size, self.done)
@@ -206,7 +209,7 @@ class Loop:
         with self._all_image_ids():
             check_weights(self.step.model, self.done, image_ids or [])
         if self.world.main:
-            state = {**self.step.state_dict(), "means": self.means.state_dict()}
+            state = {**self.step.state_dict(), "means": self.means.state_dict(), "categories": self.category_names}
             checkpoint.save(self.run.checkpoint_dir, self.done, state, self.config.runtime.keep_checkpoints)
 
     def _log(self) -> None:

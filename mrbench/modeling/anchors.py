@@ -67,8 +67,8 @@ def _sides(size: float, ratios: list[float], stride: int, rounded: bool) -> Tens
     sides = []
     for ratio in ratios:
         if rounded:  # to even from the middle, as numpy does
-            w = round(math.sqrt(stride**2 / ratio))
-            sides.append([w * size / stride, round(w * ratio) * size / stride])
+            of_stride = round(math.sqrt(stride**2 / ratio))
+            sides.append([of_stride * size / stride, round(of_stride * ratio) * size / stride])
         else:
             w = math.sqrt(size**2 / ratio)
             sides.append([w, ratio * w])

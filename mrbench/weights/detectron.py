@@ -143,9 +143,9 @@ def _without(value: Tensor, rows: int) -> Tensor:
 
 
 def _settings(state: Mapping[str, Tensor]) -> Settings:
-    """Detectron, core/config.py: PIXEL_MEANS, RESNETS.STRIDE_1X1 (False for ResNeXt and group norm), and RoIAlign without
-    the half-pixel shift; the baselines sample 2 points a bin (FAST_RCNN.ROI_XFORM_SAMPLING_RATIO). Boxes hold their
-    second corner (utils/boxes.py, `bbox_transform`: widths are x2 - x1 + 1), which are ours with 1 added to it;
+    """Detectron, core/config.py: PIXEL_MEANS, RESNETS.STRIDE_1X1 (False for ResNeXt and group norm), and RoIAlign
+    without the half-pixel shift; the baselines sample 2 points a bin (FAST_RCNN.ROI_XFORM_SAMPLING_RATIO). Boxes hold
+    their second corner (utils/boxes.py, `bbox_transform`: widths are x2 - x1 + 1), which are ours with 1 added to it;
     anchors are then centred half a stride on (modeling/generate_anchors.py).
 
     A classifier (R-50.pkl of MSRA, X-101-32x8d.pkl of FAIR) has what Detectron2 begins with on it: configs/

@@ -2,7 +2,7 @@
 
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -14,11 +14,15 @@ from mrbench.weights import detectron2
 from mrbench.weights.layout import Settings
 
 
-def export_safetensors(state: Mapping[str, Tensor], settings: Settings, path: Path) -> None:
-    """Our names, with the settings that change the answers in the file's metadata."""
+def export_safetensors(
+    state: Mapping[str, Tensor], settings: Settings, path: Path, categories: Sequence[str] | None = None
+) -> None:
+    """Our names, with the settings that change the answers, and the classes' names, in the file's metadata."""
     # each its own memory: views of one storage are refused
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     metadata = {"format": "pt", "program": "mrbench", "settings": json.dumps(settings)}
+    if categories is not None:
+        metadata["categories"] = json.dumps(list(categories))
     with replacing(path) as temporary:
         temporary.write_bytes(save(tensors, metadata))
 

@@ -46,6 +46,7 @@ class WeightFile:
     tensors: dict[str, Tensor]
     settings: Settings
     iteration: int | None  # updates made, where the file says so
+    categories: list[str] | None = None  # names of the classes, where the file says so
 
     def translated(self) -> Translated:
         """The tensors in our names, channels and classes."""
@@ -68,6 +69,7 @@ def inspect(path: Path) -> WeightFile:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}", "Check the path.") from error
     settings: Settings = {}
+    categories: list[str] | None = None
     content: Any
     if head.startswith(b"PK\x03\x04"):
         container = "npz" if _holds_arrays(path) else "torch"
@@ -80,13 +82,15 @@ def inspect(path: Path) -> WeightFile:
             content = unpickle(file, path)
     elif head[8:9] == b"{":
         container = "safetensors"
-        content, settings = _read_safetensors(path)
+        content, settings, categories = _read_safetensors(path)
     else:
         raise UserError(
             f"{path} is not a checkpoint or another file of weights.",
             "Read are .pth and .pt of torch.save, .pkl of Detectron2 and Detectron, .npz of tensorpack, safetensors.",
         )
     iteration = content.get("iteration") if isinstance(content, Mapping) else None
+    if isinstance(content, Mapping) and isinstance(content.get("categories"), list):
+        categories = [str(name) for name in content["categories"]]
     tensors = _tensors(_inside(content), path)
     layout = next((layout for layout in LAYOUTS if layout.recognises(tensors)), OWN)
     return WeightFile(
@@ -96,6 +100,7 @@ def inspect(path: Path) -> WeightFile:
         tensors,
         {**layout.settings(tensors), **settings},
         iteration if isinstance(iteration, int) else None,
+        categories,
     )
 
 
@@ -125,11 +130,12 @@ def _read_npz(path: Path) -> Any:
         raise UserError(f"{path} is not an .npz of plain arrays: {error}") from error
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Settings]:
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Settings, list[str] | None]:
     try:
         with safe_open(path, framework="pt") as file:
-            written = json.loads((file.metadata() or {}).get("settings", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, written  # noqa: SIM118  # not a mapping
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+        return tensors, json.loads(metadata.get("settings", "{}")), json.loads(metadata.get("categories", "null"))
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} is not a safetensors file: {error}") from error
 

@@ -1,6 +1,6 @@
 """Weights of any format into a model, with everything that does not fit named."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from mrbench.modeling.detector import MaskRCNN
 from mrbench.modeling.proposal_network import ProposalNetwork
 from mrbench.modeling.trunk import Trunk
 from mrbench.weights import torchvision
+from mrbench.weights.categories import Carried, carry_over
 from mrbench.weights.files import OWN, WeightFile, inspect
 from mrbench.weights.layout import Settings, Translated
 
@@ -32,10 +33,12 @@ class Loaded:
     unplaced: list[str]  # the file's names of what the model does not have
     misshapen: list[str]  # of another shape, in words
     contradictions: Settings  # what the model has otherwise than the file implies, with the file's value
+    carried: Carried | None = None  # where categories went by name
 
     def lines(self) -> list[str]:
         """What a person should know; nothing for a file of our own that fits."""
         told = [] if self.file.layout is OWN else describe(self.file)
+        told += self.carried.lines() if self.carried is not None else []
         told += [f"not initialised: {name}" for name in self.uninitialised]
         told += [f"no place in the model: {name}" for name in self.unplaced]
         told += [f"another shape: {text}" for text in self.misshapen]
@@ -61,8 +64,13 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def load_into(model: nn.Module, path: Path, allow_partial: bool = False) -> Loaded:
+def load_into(
+    model: nn.Module, path: Path, allow_partial: bool = False, categories: Sequence[str] | None = None
+) -> Loaded:
     """Fill `model` from a file of any format that `inspect` reads.
+
+    With `categories`, the names of the model's classes, those of the file may be others: see
+    `mrbench.weights.categories.carry_over`.
 
     Raises UserError, naming them, where weights are missing, left over or of another shape, and where the model is
     set otherwise than the format implies, with the overrides to add. With `allow_partial` what fits is loaded, the
@@ -70,9 +78,14 @@ def load_into(model: nn.Module, path: Path, allow_partial: bool = False) -> Load
     """
     file = inspect(path)
     found = file.translated()
-    if file.layout is torchvision.LAYOUT and isinstance(model, MaskRCNN):
+    carried = None
+    if isinstance(model, MaskRCNN) and categories is not None:
+        carried = carry_over(file, found.tensors, model, categories)
+    elif isinstance(model, MaskRCNN) and file.layout is torchvision.LAYOUT:
         torchvision.coco_classes(found.tensors, model.num_classes)
-    return fill(model, file, found, contradictions(settings_of(model), file.settings), allow_partial)
+    loaded = fill(model, file, found, contradictions(settings_of(model), file.settings), allow_partial)
+    loaded.carried = carried
+    return loaded
 
 
 def fill(
