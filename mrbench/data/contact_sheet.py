@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Colour = tuple[int, int, int]
 GAP = 4  # pixels between pictures
+LINE = 13  # pixels that a name's line is high
 
 
 def contact_sheet(dataset: CocoDataset, indices: list[int], columns: int, side: int) -> Image.Image:
@@ -84,11 +85,18 @@ def _shade(pixels: np.ndarray, windows: Sequence[Window | None], colours: Sequen
 
 
 def _label(picture: Image.Image, boxes: np.ndarray, names: Sequence[str], colours: Sequence[Colour]) -> Image.Image:
+    """Boxes, and names inside them where no other name is: at the top, or at the foot, or left out."""
     pen = ImageDraw.Draw(picture)
+    taken: list[tuple[float, float, float, float]] = []
     for box, name, colour in zip(boxes.tolist(), names, colours, strict=True):
         left, top, right, bottom = box
         pen.rectangle([left, top, max(right - 1, left), max(bottom - 1, top)], outline=colour)
-        pen.text((left + 2, top + 1), name, fill="white", stroke_width=1, stroke_fill="black")
+        for place in ((left + 2, top + 1), (left + 2, bottom - LINE)):
+            x1, y1, x2, y2 = area = pen.textbbox(place, name, stroke_width=1)
+            if not any(x1 < other[2] and other[0] < x2 and y1 < other[3] and other[1] < y2 for other in taken):
+                pen.text(place, name, fill="white", stroke_width=1, stroke_fill="black")
+                taken.append(area)
+                break
     return picture
 
 
