@@ -247,3 +247,18 @@ def test_ground_truth_equals_what_pycocotools_reads(shared: Path) -> None:
             assert annotation[key] == expected[key]
         assert np.allclose(annotation["bbox"], expected["bbox"])
         assert np.array_equal(reference.annToMask(annotation), reference.annToMask(expected))
+
+
+def test_lvis_files_open(folder) -> None:
+    """No file names but addresses, no iscrowd, and lists of what was not looked for."""
+    for image in folder.content["images"]:
+        image["coco_url"] = f"http://images.cocodataset.org/train2017/{image.pop('file_name')}"
+        image |= {"neg_category_ids": [9], "not_exhaustive_category_ids": [3]}
+    for annotation in folder.content["annotations"]:
+        del annotation["iscrowd"]
+    data = folder.write()
+    (folder.root / "images" / "train").rename(folder.root / "train2017")
+    data.train.images = "."
+    dataset = open_split(data, "train")
+    assert dataset.images[0].file == folder.root / "train2017" / "1.png"
+    assert dataset.trainable.tolist() == [2, 2, 1, 0, 1]
