@@ -41,6 +41,28 @@ def test_short_edge_is_one_of_those_given_and_each_is_drawn() -> None:
     assert plan_test(config, 480, 640) == Plan((480, 640), (640, 853), (0, 0), (640, 853), False)
 
 
+def test_a_range_of_edges_is_drawn_evenly_with_both_ends() -> None:
+    plans = drawn(AugmentationConfig(short_edge=[640, 660], short_edge_sampling="range"), 480, 640, 4200)
+    counts = np.bincount([p.size[0] for p in plans], minlength=661)[640:]
+    assert counts.sum() == 4200
+    # 20 degrees of freedom: above 37.6 one time in a hundred
+    assert ((counts - 200) ** 2 / 200).sum() < 37.6
+
+
+def test_flips_are_as_frequent_as_asked_for_and_do_not_depend_on_the_scale() -> None:
+    for often in (0.0, 0.2, 0.5, 1.0):
+        plans = drawn(AugmentationConfig(resize="jitter", jitter_size=128, flip=often), 480, 640, 3000)
+        for half in (True, False):
+            flips = [p.flip for p in plans if (p.resized[1] > 134) == half]
+            assert abs(np.mean(flips) - often) <= 4 * np.sqrt(often * (1 - often) / len(flips))
+
+
+def test_the_test_size_of_its_own_holds_with_any_resize() -> None:
+    for resize in ("none", "short_edge", "jitter"):
+        config = AugmentationConfig(resize=resize, short_edge=[640], test_short_edge=800, max_size=1333)
+        assert plan_test(config, 480, 640) == Plan((480, 640), (800, 1067), (0, 0), (800, 1067), False)
+
+
 def test_test_sizes_without_resize_and_with_jitter() -> None:
     assert plan_test(AugmentationConfig(resize="none"), 50, 70).size == (50, 70)
     assert plan_test(JITTER, 480, 640).size == (96, 128)

@@ -66,3 +66,14 @@ def test_sample_writes_a_sheet(folder, tmp_path: Path) -> None:
     assert Image.open(path).size == (3 * 68 + 4, 2 * 68 + 4)
     wrong = run("sample", *overrides(folder), "--split", "test")
     assert "no split 'test'" in str(wrong.exception)
+
+
+def test_sample_shows_what_a_training_sees(folder, tmp_path: Path) -> None:
+    path = tmp_path / "sheet.png"
+    arguments = [*overrides(folder), "augmentation=copy_paste", "augmentation.jitter_size=64", "--augmented"]
+    result = run("sample", *arguments, "--count", "6", "--columns", "3", "--side", "64", "-o", str(path))
+    assert result.exit_code == 0, result.output
+    assert "the first 6 pictures of the training" in result.output
+    assert Image.open(path).size == (3 * 68 + 4, 2 * 68 + 4)
+    wrong = run("sample", *arguments, "--split", "val")
+    assert "train split only" in str(wrong.exception)

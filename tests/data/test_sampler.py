@@ -1,8 +1,9 @@
 """The stream of images is a function of the seed and the position alone."""
 
 import numpy as np
+import pytest
 
-from mrbench.data.sampler import global_batch, share, slot_seeds
+from mrbench.data.sampler import AspectGroups, epoch_order, global_batch, share, slot_seeds
 
 
 def test_every_image_once_an_epoch_in_an_order_of_its_own() -> None:
@@ -41,3 +42,24 @@ def test_seeds_of_slots_are_distinct_and_belong_to_the_global_slot() -> None:
     assert len(set(many)) == 800
     assert all(0 <= s < 2**62 for s in many)
     assert np.log2(max(many)) > 61
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "share_wide"), [(50, 4, 0.7), (7, 5, 0.4), (3, 8, 0.5), (40, 8, 0.0), (40, 8, 1.0)]
+)
+def test_pictures_of_one_aspect_go_together_as_the_stream_fills_two_heaps(images, batch, share_wide) -> None:
+    wide = np.arange(images) < share_wide * images
+    groups = AspectGroups(wide, batch, seed=4)
+    # Picture by picture, as Detectron2's AspectRatioGroupedDataset does it.
+    heaps: dict[bool, list[tuple[int, int]]] = {False: [], True: []}
+    expected = []
+    for epoch in range(30):
+        for index in epoch_order(images, 4, epoch):
+            heap = heaps[bool(wide[index])]
+            heap.append((epoch, int(index)))
+            if len(heap) == batch:
+                expected.append(list(heap))
+                heap.clear()
+    assert len(expected) > 3
+    assert [groups.global_batch(t) for t in range(len(expected))] == expected
+    assert groups.global_batch(len(expected) - 1) == expected[-1]  # wherever it is entered
