@@ -62,14 +62,15 @@ def memory_size(text: str) -> int:
 
 def usual_size(config: RunConfig) -> list[int]:
     """Height and width of the pictures that the configuration is tested on."""
-    augmentation = config.augmentation
-    if augmentation.resize == "jitter":
-        return [augmentation.jitter_size] * 2
-    if config.data.kind == "shapes" and augmentation.resize == "none":
-        return [config.data.shapes.image_size] * 2
-    if config.data.kind == "shapes":
-        return [min(augmentation.short_edge[0], augmentation.max_size)] * 2
-    return [augmentation.short_edge[0], augmentation.max_size]
+    augmentation, shapes = config.augmentation, config.data.kind == "shapes"
+    edge = augmentation.test_short_edge
+    if edge is None:
+        if augmentation.resize == "jitter":
+            return [augmentation.jitter_size] * 2
+        if shapes and augmentation.resize == "none":
+            return [config.data.shapes.image_size] * 2
+        edge = augmentation.short_edge[0]
+    return [min(edge, augmentation.max_size)] * 2 if shapes else [edge, augmentation.max_size]
 
 
 def names(overrides: Sequence[str], *keys: str) -> bool:

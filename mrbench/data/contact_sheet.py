@@ -2,7 +2,6 @@
 
 import colorsys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -10,11 +9,10 @@ from PIL import Image, ImageDraw
 from mrbench.config.schema import RunConfig
 from mrbench.data.augmentation import Plan, short_edge_size
 from mrbench.data.coco import CocoDataset
+from mrbench.data.collate import Sample
+from mrbench.data.loader import TrainBatches
 from mrbench.data.masks import Window, place_mask
 from mrbench.data.pictures import read_picture
-
-if TYPE_CHECKING:
-    from mrbench.data.collate import Sample
 
 Colour = tuple[int, int, int]
 GAP = 4  # pixels between pictures
@@ -31,8 +29,6 @@ def augmented_sheet(dataset: CocoDataset, config: RunConfig, count: int, columns
 
     Raises UserError where nothing can be trained on.
     """
-    from mrbench.data.loader import TrainBatches  # torch, which the plain sheet does without
-
     batches = TrainBatches(dataset, config, 0, 1, 0)
     samples = (batches.sample(epoch, index) for epoch, index in batches.stream(count))
     return _sheet((draw_sample(sample, dataset, side) for sample in samples), count, columns, side)
@@ -53,7 +49,7 @@ def draw_annotations(dataset: CocoDataset, index: int, side: int) -> Image.Image
     return _label(picture, boxes, names, colours)
 
 
-def draw_sample(sample: "Sample", dataset: CocoDataset, side: int) -> Image.Image:
+def draw_sample(sample: Sample, dataset: CocoDataset, side: int) -> Image.Image:
     """One picture as the network sees it, its long side `side` pixels: masks, boxes and names as they are learned."""
     colours = [_colour(label, len(dataset.categories), False) for label in sample.labels.tolist()]
     names = [dataset.categories[label].name for label in sample.labels.tolist()]
