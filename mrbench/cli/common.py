@@ -1,5 +1,6 @@
 """What all commands share: their common options, and how a person's mistake is shown."""
 
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,6 +43,35 @@ def run_config(run: "Run", overrides: list[str]) -> "RunConfig":
     from mrbench.config.compose import changed_for_testing
 
     return changed_for_testing(run.config(), overrides)
+
+
+def scaling(overrides: list[str] | None, config_dir: Path | None = None) -> list[str]:
+    """Lines that say what `schedule.scale_to_batch` changes in what `overrides` ask for; none where it does not."""
+    from mrbench.config.compose import compose_as_written
+    from mrbench.config.recipes import changes
+    from mrbench.config.scaling import scaled
+
+    written = compose_as_written(overrides or [], config_dir)
+    base, images = written.schedule.scale_to_batch, written.schedule.images_per_batch
+    if base is None or base == images:
+        return []
+    changed = [c for c in changes(written, scaled(written)) if c.key != "schedule.scale_to_batch"]
+    factors = f"lengths x {base / images:g}, rate x {images / base:g}"
+    return [
+        f"written for {base} images a batch, runs with {images}: {factors}",
+        *(f"  {change.key}: {plain(change.old)} -> {plain(change.new)}" for change in changed),
+    ]
+
+
+def plain(value: object) -> str:
+    """A value of the configuration as it is written in an override."""
+    if is_dataclass(value):
+        return f"{{{', '.join(f'{f.name}: {plain(getattr(value, f.name))}' for f in fields(value))}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(plain, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
 
 
 def compose(overrides: list[str] | None, config_dir: Path | None = None) -> "RunConfig":

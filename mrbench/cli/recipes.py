@@ -1,12 +1,11 @@
 """`mrbench recipes`: the published recipes that come with mrbench."""
 
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mrbench.cli.common import ConfigDir, compose
+from mrbench.cli.common import ConfigDir, compose, plain, scaling
 
 app = typer.Typer(help="Look at the recipes: published ones, and a few of our own.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="As `mrbench recipes list` names it.")]
@@ -78,7 +77,9 @@ def show_recipe(
             typer.echo(line[1:].removeprefix(" "))
     typer.echo(f"\nchanges in {recipe.parent or 'the default run (conf/config.yaml)'}:")
     for change in changes(parent, config):
-        typer.echo(f"  {change.key}: {_plain(change.old)} -> {_plain(change.new)}")
+        typer.echo(f"  {change.key}: {plain(change.old)} -> {plain(change.new)}")
+    for line in scaling([f"recipe={name}"], config_dir):
+        typer.echo(line)
     if children := [r.name for r in recipes(config_dir) if r.parent == name]:
         typer.echo("\nchanged by:")
         for child in children:
@@ -86,17 +87,6 @@ def show_recipe(
     if full:
         typer.echo("\n# ---- composed ----")
         typer.echo(to_yaml(config).rstrip())
-
-
-def _plain(value: object) -> str:
-    """As it is written in an override."""
-    if is_dataclass(value):
-        return f"{{{', '.join(f'{f.name}: {_plain(getattr(value, f.name))}' for f in fields(value))}}}"
-    if isinstance(value, list):
-        return f"[{', '.join(map(_plain, value))}]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
 
 
 @app.command("table")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mrbench.cli.common import ConfigDir, Overrides, Root, compose, root_folder
+from mrbench.cli.common import ConfigDir, Overrides, Root, compose, root_folder, scaling
 
 if TYPE_CHECKING:
     from mrbench.config.schema import RunConfig
@@ -39,7 +39,8 @@ def train_command(
         from mrbench.config.compose import to_yaml
         from mrbench.config.identity import run_id
 
-        typer.echo(f"# {run_id(config)}\n{to_yaml(config)}", nl=False)
+        rule = "".join(f"# {line}\n" for line in scaling(overrides, config_dir))
+        typer.echo(f"# {run_id(config)}\n{rule}{to_yaml(config)}", nl=False)
         return
     from mrbench.runs.record import open_run
 
@@ -48,10 +49,10 @@ def train_command(
         typer.echo(f"{run.run_id} is complete: nothing to do. It lies in {run.folder}")
         _show_result(run)
         return
-    _train(run, config)
+    _train(run, config, scaling(overrides, config_dir))
 
 
-def _train(run: "Run", config: "RunConfig") -> None:
+def _train(run: "Run", config: "RunConfig", notes: list[str]) -> None:
     from mrbench.engine.distributed import world_from_environment
     from mrbench.engine.failures import RunFailed
     from mrbench.engine.signals import Preempted
@@ -60,7 +61,7 @@ def _train(run: "Run", config: "RunConfig") -> None:
     world = world_from_environment()
     main = world is None or world.main
     if main:
-        typer.echo(f"{run.run_id} in {run.folder}")
+        typer.echo("\n".join([f"{run.run_id} in {run.folder}", *notes]))
     try:
         train(run, config)
     except RunFailed as error:

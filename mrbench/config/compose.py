@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from mrbench.config.paths import conf_dir
+from mrbench.config.scaling import scaled
 from mrbench.config.schema import RunConfig
 from mrbench.config.suggest import did_you_mean
 from mrbench.config.validate import validate
@@ -90,11 +91,18 @@ def check_names(overrides: Sequence[Override], config_dir: Path | None = None) -
 
 
 def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> RunConfig:
-    """The configuration that `overrides` ask for, on top of conf/config.yaml.
+    """The configuration that `overrides` ask for, on top of conf/config.yaml, with its schedule fitted to its batch.
 
     `config_dir` is a folder with groups of the user's own, which add to those of conf/ (and win over them).
     Raises UserError for an unknown key or choice, a value of the wrong type, or one out of range.
     """
+    config = scaled(compose_as_written(overrides, config_dir))
+    validate(config)
+    return config
+
+
+def compose_as_written(overrides: Sequence[str] = (), config_dir: Path | None = None) -> RunConfig:
+    """`compose`, before `mrbench.config.scaling` fits the schedule to the batch: to show what that changes."""
     if config_dir is not None:
         config_dir = config_dir.resolve()
         if not config_dir.is_dir():

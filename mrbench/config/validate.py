@@ -73,6 +73,21 @@ def _validate_together(config: RunConfig) -> None:
         all(a < b for a, b in zip(schedule.milestones, schedule.milestones[1:], strict=False)),
         f"schedule.milestones={schedule.milestones} are not rising",
     )
+    _require(
+        config.optimizer.clip_norm is None or config.optimizer.clip_value is None,
+        "optimizer.clip_norm and optimizer.clip_value both clip the gradient",
+        "Set one of them to null.",
+    )
+    _require(
+        config.optimizer.ema < 1,
+        "optimizer.ema=1 would average nothing: the weights would stay as they began",
+        "Set 0.9998 or so, or 0 for none.",
+    )
+    _require(
+        not (config.runtime.compile and config.runtime.activation_checkpointing),
+        "runtime.compile does not go with runtime.activation_checkpointing",
+        "torch.compile decides itself what it keeps and what it computes again: set one of them.",
+    )
     _augmentation(config)
     _range("evaluation.areas", config.evaluation.areas)
     edges = config.evaluation.tta.short_edge
