@@ -20,58 +20,84 @@ from mrbench.engine.train import train
 from mrbench.errors import UserError
 from mrbench.runs.record import Run, list_runs, open_run
 
-NORMS = ("frozen_bn", "gn", "sync_bn")
-
-
 Losses = list[dict[str, float]]  # of each iteration, by name
+
+# The batch of the recipes, with pictures and a model as small as they go.
+SIXTEEN = (
+    "schedule.images_per_batch=16",
+    "optimizer=sgd",
+    "data.shapes.image_size=32",
+    "data.shapes.diameters=[9,20]",
+    "data.shapes.seed=3",
+    "model.rpn.anchor_ratios=[1.0]",
+    "model.rpn.samples=16",
+    "model.rpn.pre_nms_train=20",
+    "model.rpn.post_nms_train=16",
+    "model.roi.samples=8",
+    "model.pooler.mask_size=7",
+)
+# {name: (processes, parts into which each cuts its share)}
+DIVISIONS = {"1 x 16": (1, 1), "2 x 8": (2, 1), "4 x 4": (4, 1), "1 x 4 x 4 parts": (1, 4)}
+# Parts of a batch have statistics of their own, so sync_bn depends on them; its exchange needs two processes.
+NORMS = {"frozen_bn": tuple(DIVISIONS), "gn": tuple(DIVISIONS), "sync_bn": ("1 x 16", "2 x 8")}
+FORMATS = {
+    "float64": ("schedule.iterations=20",),
+    # A tenth of the learning rate, as under a warm-up.
+    "float32": ("schedule.iterations=10", "schedule.warmup_iterations=20", "optimizer.lr=0.002"),
+}
 
 
 @pytest.fixture(scope="module")
-def by_processes(
+def by_division(
     tmp_path_factory: pytest.TempPathFactory, scripts: Path, tiny: Callable[..., RunConfig]
-) -> dict[str, tuple[Losses, Losses]]:
-    """{format-norm: losses with one process and a batch of 4, losses with two and batches of 2}.
+) -> dict[tuple[str, str, str], Losses]:
+    """{(format, norm, division): losses of a training of batches of 16}.
 
-    Proposals are chosen and RoIs sampled as in any run. In float64 the learning rate is a run's; in float32 a tenth.
+    Proposals are chosen and RoIs sampled as in any run. The learning rate is a run's in float64.
     """
-    folder = tmp_path_factory.mktemp("by_processes")
-    rates = {"float64": (), "float32": ("optimizer.lr=0.002", "schedule.warmup_iterations=20")}
+    folder = tmp_path_factory.mktemp("by_division")
     jobs = {}
-    for number_format, changes in rates.items():
-        for norm in NORMS:
-            config = tiny(f"model.norm={norm}", "schedule.iterations=20", "optimizer=sgd", *changes)
-            file = folder / f"{number_format}-{norm}.yaml"
-            file.write_text(to_yaml(config))
-            jobs[file.stem] = f"{number_format}:{file}"
-    outs = [folder / "one.json", folder / "two.json"]
-    command = [sys.executable, scripts / "losses_by_processes.py", *outs, *jobs.values()]
+    for number_format, changes in FORMATS.items():
+        for norm, divisions in NORMS.items():
+            for division in divisions if number_format == "float64" else ("1 x 16", "2 x 8"):
+                processes, parts = DIVISIONS[division]
+                config = tiny(*SIXTEEN, *changes, f"model.norm={norm}", f"runtime.accumulate={parts}")
+                file = folder / f"{number_format}-{norm}-{parts}.yaml"
+                file.write_text(to_yaml(config))
+                jobs[number_format, norm, division] = f"{processes}:{number_format}:{file}"
+    out = folder / "losses.json"
+    command = [sys.executable, scripts / "losses_by_processes.py", out, *jobs.values()]
     subprocess.run([str(part) for part in command], check=True, timeout=240)
-    one, two = (json.loads(out.read_text()) for out in outs)
-    return {name: (one[job], two[job]) for name, job in jobs.items()}
+    found = json.loads(out.read_text())
+    return {key: found[job] for key, job in jobs.items()}
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_two_processes_with_half_the_batch_have_the_same_losses(
-    by_processes: dict[str, tuple[Losses, Losses]], norm: str
+    by_division: dict[tuple[str, str, str], Losses], norm: str
 ) -> None:
     """While the weights are young and move slowly, as under a warm-up. Later on float32 is no measure: a difference in
     the last bit reorders two scores that lie close, another proposal survives, and the losses part for good."""
-    assert_same(*by_processes[f"float32-{norm}"], within=1e-4)
+    one, two = (by_division["float32", norm, division] for division in ("1 x 16", "2 x 8"))
+    assert_same(one, two, iterations=10, within=1e-4)
 
 
-@pytest.mark.parametrize("norm", NORMS)
-def test_nothing_but_rounding_tells_two_processes_from_one(
-    by_processes: dict[str, tuple[Losses, Losses]], norm: str
+@pytest.mark.parametrize(
+    "norm, division",
+    [(norm, division) for norm, all_of in NORMS.items() for division in all_of if division != "1 x 16"],
+)
+def test_nothing_but_rounding_tells_how_a_batch_of_16_was_divided(
+    by_division: dict[tuple[str, str, str], Losses], norm: str, division: str
 ) -> None:
     """At a run's learning rate. In float64 scores that lie closer than the rounding hardly occur, so the same
     proposals survive, the same RoIs are sampled, and whatever really hung on the number of processes would show."""
-    one, two = by_processes[f"float64-{norm}"]
-    assert_same(one, two, within=1e-9)
+    one = by_division["float64", norm, "1 x 16"]
+    assert_same(one, by_division["float64", norm, division], iterations=20, within=1e-12)
     assert one[-1]["loss"] < one[0]["loss"] - 0.5, "it learns"
 
 
-def assert_same(one: Losses, two: Losses, within: float) -> None:
-    assert len(one) == len(two) == 20
+def assert_same(one: Losses, two: Losses, iterations: int, within: float) -> None:
+    assert len(one) == len(two) == iterations
     for a, b in zip(one, two, strict=True):
         assert list(a) == list(b)
         assert a == pytest.approx(b, abs=within, rel=0)
