@@ -330,8 +330,8 @@ class TestTimeConfig:
     max_size: int = number(4000, 1)  # of the long side, with short_edge (Detectron2's TEST.AUG.MAX_SIZE)
     flip: bool = True  # each size mirrored as well
     # a box goes to the mean of those of all views that overlap it by this IoU or more; null: it stays where its view
-    # saw it (Detectron's TEST.BBOX_VOTE.VOTE_TH, 0.9 in its test-time augmentation; Detectron2 has no vote)
-    vote: float | None = number(0.9, 0, 1)
+    # saw it (Detectron's TEST.BBOX_VOTE.VOTE_TH, 0.9 in its published X-152; Detectron2 has no vote)
+    vote: float | None = number(0.8, 0, 1)
 
 
 @dataclass

@@ -46,7 +46,7 @@ def detect_as_configured(
         return detect_dataset(model, dataset, plain, device, autocast_context, progress, threshold)
     mirror = mirrored_keypoints(dataset.categories, keypoints.keypoints) if keypoints.enabled and tta.flip else []
     views = view_loader(dataset, config, rank, world_size)
-    detect: Detect = partial(detect_views, model, mirror=mirror)
+    detect: Detect = partial(detect_views, model, mirror=mirror, config=tta)
     return detect_dataset(model, dataset, views, device, autocast_context, progress, threshold, detect)
 
 

@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor
 
+from mrbench.config.schema import TestTimeConfig
 from mrbench.data.batch import Batch, Views
 from mrbench.data.coco import Category
 from mrbench.data.keypoints import mirror_order
@@ -16,12 +17,13 @@ from mrbench.modeling.postprocess import Detections, Found, best, rescale
 
 
 @torch.no_grad()
-def detect_views(model: MaskRCNN, views: Views, mirror: Sequence[int]) -> list[Detections]:
+def detect_views(model: MaskRCNN, views: Views, mirror: Sequence[int], config: TestTimeConfig) -> list[Detections]:
     """Detections of every image, in the pixels of its file, as `MaskRCNN.detect` gives them. Call it in eval mode.
 
     Boxes: all views' boxes above the score threshold together, then suppressed class by class and limited once
     (Detectron, core/test.py, `im_detect_bbox_aug` with its default UNION; Detectron2's `GeneralizedRCNNWithTTA`
-    suppresses in every view first). Scores stay those of the view that a box is from.
+    suppresses in every view first). Scores stay those of the view that a box is from. With `config.vote` its place
+    is the mean over the views, see `_voted`.
     Masks: of the boxes so found every view's probabilities, mirrored back, and their mean (`im_detect_mask_aug` with
     SOFT_AVG; Detectron2's `_reduce_pred_masks`).
     Keypoints: likewise the mean of the heatmaps' logits before positions are read (`im_detect_keypoints_aug` with
@@ -35,6 +37,8 @@ def detect_views(model: MaskRCNN, views: Views, mirror: Sequence[int]) -> list[D
     seen = list(zip(features, views.batches, views.flipped, strict=True))
     found = [_to_frame(model.candidates(maps, view), view, frame, flipped) for maps, view, flipped in seen]
     merged = best(_joined(found), len(frame), model.num_classes, model.inference)
+    if config.vote is not None and len(found) > 1:
+        merged = _voted(merged, _joined([_suppressed(one, model) for one in found]), config.vote)
     masks, heatmaps = [], []
     for maps, view, flipped in seen:
         boxes = _to_view(merged, frame, view, flipped)
@@ -64,6 +68,26 @@ def mirrored_keypoints(categories: Sequence[Category], keypoints: int) -> list[i
 def _joined(found: Sequence[Found]) -> Found:
     """All of them in one."""
     return Found(*(torch.cat([getattr(one, f.name) for one in found]) for f in fields(Found)))
+
+
+def _suppressed(found: Found, model: MaskRCNN) -> Found:
+    """What suppression class by class leaves of a view's candidates."""
+    groups = found.image * model.num_classes + found.labels
+    keep = box_ops.suppress(found.boxes, found.scores, groups, model.inference.nms_threshold)
+    return Found(*(getattr(found, f.name)[keep] for f in fields(Found)))
+
+
+def _voted(merged: Found, voters: Found, threshold: float) -> Found:
+    """Every box at the mean, weighted by score, of the voters of its image and class that overlap it by `threshold`
+    (IoU) or more (Gidaris & Komodakis 2015; Detectron, utils/boxes.py, `box_voting`, which lets all candidates vote).
+
+    The voters are those that suppression leaves in every view, so that one object has one vote a view.
+    """
+    same = (merged.image[:, None] == voters.image) & (merged.labels[:, None] == voters.labels)
+    near = same & (box_ops.iou(merged.boxes[None], voters.boxes)[0] >= threshold)
+    weights = torch.where(near, voters.scores, 0.0)
+    total = weights.sum(1, keepdim=True)
+    return replace(merged, boxes=torch.where(total > 0, weights @ voters.boxes / total, merged.boxes))
 
 
 def _to_frame(found: Found, view: Batch, frame: Batch, flipped: bool) -> Found:

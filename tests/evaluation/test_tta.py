@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 from torch.nn.functional import softmax
-from torchvision.ops import nms
+from torchvision.ops import box_iou, nms
 
+from mrbench.config import schema
 from mrbench.config.compose import compose
 from mrbench.data.batch import Batch, Views
 from mrbench.data.coco import Category
@@ -119,7 +120,8 @@ def test_a_mirrored_picture_gives_mirrored_detections(pictures, kind):
     net = build(config)
     for views in view_loader(pictures, config):
         swapped = Views([views.batches[i] for i in (1, 0, 3, 2)], views.flipped)
-        pairs = zip(detect_views(net, views, [0, 2, 1]), detect_views(net, swapped, [0, 2, 1]), strict=True)
+        both = [detect_views(net, seen, [0, 2, 1], config.evaluation.tta) for seen in (views, swapped)]
+        pairs = zip(*both, strict=True)
         for (found, other), (_, width) in zip(pairs, views.original_sizes.tolist(), strict=True):
             assert len(found) == len(other) > 3
             order = [int((other.scores - score).abs().argmin()) for score in found.scores]
@@ -148,8 +150,11 @@ def of_size(height, width, original):
     )
 
 
-def test_two_views_merged_by_hand():
-    """A file of 50 x 100 pixels, looked at twice as large, and mirrored as large as it is."""
+@pytest.mark.parametrize("vote, left", [(None, 10.0), (0.8, (0.9 * 10 + 0.8 * 9) / 1.7), (0.97, 10.0)])
+def test_two_views_merged_by_hand(vote, left):
+    """A file of 50 x 100 pixels, looked at twice as large, and mirrored as large as it is.
+
+    The first box is seen in both views, with left sides of 10 and 9 in the file: an overlap of 30/31."""
     large, small = of_size(100, 200, (50, 100)), of_size(50, 100, (50, 100))
     seen = {
         100: ([[20.0, 20, 80, 60]], [0.9], [0]),
@@ -185,20 +190,39 @@ def test_two_views_merged_by_hand():
         num_classes=2,
         inference=compose().model.inference,
     )
-    found = detect_views(model, Views([large, small], [False, True]), [0, 2, 1])[0]
+    found = detect_views(model, Views([large, small], [False, True]), [0, 2, 1], schema.TestTimeConfig(vote=vote))[0]
     torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.7, 0.6]))
     assert found.labels.tolist() == [0, 1, 0]
-    torch.testing.assert_close(found.boxes, torch.tensor([[10.0, 10, 40, 30], [10.0, 10, 40, 30], [80.0, 5, 95, 45]]))
-    assert asked[100] == [[20.0, 20, 80, 60], [20.0, 20, 80, 60], [160.0, 10, 190, 90]]
-    assert asked[50] == [[60.0, 10, 90, 30], [60.0, 10, 90, 30], [5.0, 5, 20, 45]]
+    torch.testing.assert_close(found.boxes, torch.tensor([[left, 10, 40, 30], [10.0, 10, 40, 30], [80.0, 5, 95, 45]]))
+    assert asked[100] == [[pytest.approx(2 * left), 20, 80, 60], [20.0, 20, 80, 60], [160.0, 10, 190, 90]]
+    assert asked[50] == [[60.0, 10, pytest.approx(100 - left), 30], [60.0, 10, 90, 30], [5.0, 5, 20, 45]]
     torch.testing.assert_close(found.masks[0], torch.tensor([[0.1, 0.1], [0.7, 0.7]]))
     # mean logits of the third keypoint: 15 in row 1, 12.5 in row 6, both in column 2 of 8, in the first box
-    expected = torch.tensor([10 + 30 * 2.5 / 8, 10 + 20 * 1.5 / 8])
+    expected = torch.tensor([left + (40 - left) * 2.5 / 8, 10 + 20 * 1.5 / 8])
     torch.testing.assert_close(found.keypoints[0, 2, :2], expected, atol=0.7, rtol=0)
     assert softmax(torch.tensor([15.0, 12.5]), 0)[0] == pytest.approx(float(found.keypoints[0, 2, 2]), rel=0.2)
 
 
-def reference(net, pictures, edges, changes):
+def weighted_mean(box, label, voters, threshold):
+    near = [
+        (other, score)
+        for other, score, of_class in voters
+        if of_class == label and float(box_iou(torch.tensor([box]), torch.tensor([other]))) >= threshold
+    ]
+    return [sum(score * other[i] for other, score in near) / sum(score for _, score in near) for i in range(4)]
+
+
+def by_class(candidates, threshold):
+    kept = []
+    for label in range(len(CATEGORIES)):
+        of_class = [c for c in candidates if c[2] == label]
+        if of_class:
+            boxes, scores = torch.tensor([c[0] for c in of_class]), torch.tensor([c[1] for c in of_class])
+            kept += [of_class[i] for i in nms(boxes, scores, threshold).tolist()]
+    return kept
+
+
+def reference(net, pictures, edges, changes, vote):
     """One image, one view and one box after another, merged in the pixels of the file."""
     results = []
     for image in pictures.images:
@@ -210,8 +234,9 @@ def reference(net, pictures, edges, changes):
             mirrored = batch.images.clone()
             mirrored[..., :width] = mirrored[..., :width].flip(-1)
             views += [(batch, False), (replace(batch, images=mirrored), True)]
-        candidates, maps = [], []
+        candidates, voters, maps = [], [], []
         for batch, flipped in views:
+            of_view = []
             (height, width), features = batch.sizes[0].tolist(), net.features(batch)
             maps.append(features)
             found = net.candidates(features, batch)
@@ -221,14 +246,12 @@ def reference(net, pictures, edges, changes):
                 if flipped:
                     x1, x2 = width - x2, width - x1
                 across, down = image.width / width, image.height / height
-                candidates.append(([x1 * across, y1 * down, x2 * across, y2 * down], score, label))
-        kept = []
-        for label in range(len(CATEGORIES)):
-            of_class = [c for c in candidates if c[2] == label]
-            if of_class:
-                boxes, scores = torch.tensor([c[0] for c in of_class]), torch.tensor([c[1] for c in of_class])
-                kept += [of_class[i] for i in nms(boxes, scores, net.inference.nms_threshold).tolist()]
+                of_view.append(([x1 * across, y1 * down, x2 * across, y2 * down], score, label))
+            candidates += of_view
+            voters += by_class(of_view, net.inference.nms_threshold)
+        kept = by_class(candidates, net.inference.nms_threshold)
         kept = sorted(kept, key=lambda c: -c[1])[: net.inference.detections_per_image]
+        kept = [(weighted_mean(box, label, voters, vote), score, label) for box, score, label in kept]
         masks = []
         for (x1, y1, x2, y2), _, label in kept:
             of_views = []
@@ -251,7 +274,7 @@ def test_two_sizes_and_flips_score_as_the_algorithm_written_out(pictures):
     config = compose([*NARROW, "evaluation.tta.short_edge=[96,72]"])
     net = build(config)
     with torch.inference_mode():
-        expected = reference(net, pictures, [96, 72], [*NARROW, "evaluation.tta.enabled=false"])
+        expected = reference(net, pictures, [96, 72], [*NARROW, "evaluation.tta.enabled=false"], vote=0.8)
     found = detections(net, pictures, config)
     assert [(a["image_id"], a["category_id"]) for a in found] == [(b["image_id"], b["category_id"]) for b in expected]
     np.testing.assert_allclose([a["score"] for a in found], [b["score"] for b in expected], atol=1e-5)
@@ -295,6 +318,7 @@ def test_left_and_right_exchange_their_places_where_they_are_named():
         ("short_edge=[64,64]", "each once"),
         ("max_size=0", "evaluation.tta.max_size=0 is too small"),
         ("flip=2.5", "evaluation.tta.flip"),
+        ("vote=1.5", "evaluation.tta.vote=1.5 is too large"),
         ("scales=[400]", "Unknown key"),
     ],
 )
