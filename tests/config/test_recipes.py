@@ -10,6 +10,7 @@ from mrbench.cli.app import app
 from mrbench.config.compose import compose, groups
 from mrbench.config.recipes import Change, ParameterCount, Recipe, changes, find_recipe, recipes
 from mrbench.config.schema import RunConfig
+from mrbench.data.augmentation import plan_test
 from mrbench.report import published
 from mrbench.report.recipes import EXCLUDED, page
 
@@ -118,6 +119,14 @@ def test_the_new_baselines_are_those_of_detectron2() -> None:
     assert config.precision.kind == "fp16"
 
 
+def test_the_new_baselines_are_tested_as_detectron2_tests() -> None:
+    # configs/common/data/coco.py: ResizeShortestEdge(800, max_size=1333); hand-worked for pictures of COCO's sizes
+    for name in (name for name in ALL if name.startswith("lsj_")):
+        augmentation = composed(name).augmentation
+        assert plan_test(augmentation, 480, 640).size == (800, 1067), name
+        assert plan_test(augmentation, 640, 240).size == (1333, 500), name
+
+
 def test_the_papers_recipes_have_what_its_code_does_unlike_detectron2() -> None:
     # He et al. 2017, section 3.1 and appendix B; Detectron, lib/core/config.py
     model = composed("paper_r50_fpn").model
@@ -131,6 +140,14 @@ def test_the_papers_recipes_have_what_its_code_does_unlike_detectron2() -> None:
     assert composed("paper_x101_fpn_180k").model.inference.nms_threshold == 0.5
     tta = composed("paper_x152_fpn_nonlocal_tta").evaluation.tta
     assert (tta.enabled, tta.flip, tta.short_edge) == (True, True, list(range(400, 1201, 100)))
+    # Detectron, TEST.BBOX_VOTE.VOTE_TH and TEST.BBOX_AUG.MAX_SIZE of its X-152
+    assert (tta.vote, tta.max_size) == (0.9, 2000)
+
+
+def test_only_the_papers_cityscapes_takes_coco_classes_by_name() -> None:
+    # He et al. 2017, appendix A; configs/Cityscapes/mask_rcnn_R_50_FPN.yaml says that it does not
+    assert composed("paper_r50_fpn_cityscapes_coco").model.weights_classes == "by_name"
+    assert composed("mask_rcnn_r50_fpn_cityscapes").model.weights_classes == "same"
 
 
 @pytest.mark.parametrize(
