@@ -26,6 +26,7 @@ from mrbench.engine.distributed import (
     set_threads,
     share_buffers,
 )
+from mrbench.engine.execution import set_algorithms
 from mrbench.engine.precision import autocast, check_precision, set_matmul_precision
 from mrbench.engine.processes import run_processes
 from mrbench.errors import UserError
@@ -164,6 +165,7 @@ def _evaluate_process(
     device = choose_device(config.runtime, world)
     check_precision(config.precision.kind, device)
     set_matmul_precision(config.precision.kind)
+    set_algorithms(config.runtime, device)
     set_threads(config.runtime, world.size)
     with process_group(world, device, store):
         with main_process_first(world):

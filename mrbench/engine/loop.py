@@ -31,11 +31,13 @@ from mrbench.engine.nonfinite import LossGuard, check_weights
 from mrbench.engine.progress import Reporter, Throughput, peak_memory
 from mrbench.engine.signals import Preempted, StopSignal
 from mrbench.engine.step import TrainStep
+from mrbench.errors import UserError
 from mrbench.modeling.build import build_network
 from mrbench.runs import metrics
 from mrbench.runs.record import Run
 
 HEARTBEAT_SECONDS = 20.0
+NOT_DETERMINISTIC = "does not have a deterministic implementation"  # as torch says it of an operation
 
 
 def train_process(world: World, store: dist.Store | None, folder: Path, config: RunConfig) -> None:
@@ -55,6 +57,10 @@ def train_process(world: World, store: dist.Store | None, folder: Path, config: 
                 Loop(world, device, run, config, stop, reporter).run_to_end()
         except torch.OutOfMemoryError as error:
             raise OutOfMemory(f"{error}; try runtime.accumulate={2 * config.runtime.accumulate}") from error
+        except RuntimeError as error:
+            if config.runtime.deterministic and NOT_DETERMINISTIC in str(error):
+                raise UserError(str(error).partition(".")[0], "Set runtime.deterministic=false.") from error
+            raise
 
 
 class Means:
@@ -149,7 +155,7 @@ class Loop:
         result = self._evaluate()
         if result is not None:
             write_result(self.run, self.config, result, self.done)
-            checkpoint.save_weights(self.run.checkpoint_dir, self.step.model, self.done, self.category_names)
+            checkpoint.save_weights(self.run.checkpoint_dir, self.step.evaluated(), self.done, self.category_names)
 
     def _batches(self) -> Iterator[Batch]:
         batches = train_loader(self.dataset, self.config, self.world.rank, self.world.size, self.done)
@@ -241,7 +247,7 @@ class Loop:
     def _evaluate(self) -> Result | None:
         with self.throughput.paused():
             result = evaluate_model(
-                self.step.model, self.config, self.validation, self.device, self.world, self._heartbeat()
+                self.step.evaluated(), self.config, self.validation, self.device, self.world, self._heartbeat()
             )
         if result is not None:
             entry = {"kind": "evaluation", "iteration": self.done, **result.evaluation.metrics}

@@ -1,4 +1,4 @@
-"""One training step: forward, losses over the global batch, backward, update. Nothing in it waits for the device."""
+"""One training step: forward, losses over the batch, backward, update. Nothing in it waits for the device."""
 
 import inspect
 from collections.abc import Mapping
@@ -8,11 +8,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from mrbench.config.schema import RunConfig
 from mrbench.data.batch import Batch
-from mrbench.engine.optimizer import build_optimizer, clip_gradients
+from mrbench.engine.averaging import WeightAverage
+from mrbench.engine.execution import place, set_algorithms, speed_up
+from mrbench.engine.optimizer import build_optimizer, clip_elements, clip_gradients, set_learning_rate
 from mrbench.engine.precision import autocast, build_scaler, check_precision, set_matmul_precision
 from mrbench.engine.schedule import factor
 from mrbench.modeling.build import Network
@@ -31,27 +34,34 @@ class TrainStep:
     """Trains `model` by one batch a call.
 
     Each loss is a sum over its samples divided by their number in the *global* batch, whatever the number of
-    processes and of parts (`runtime.accumulate`): the result depends on neither (DESIGN section 1.3). With more
-    than one process the default process group must be up, and every process calls with its share of the batch.
+    processes and of parts (`runtime.accumulate`): the result depends on neither (DESIGN section 1.3). With
+    `schedule.loss_normalisation` per_device it is the mean over the processes of the sum of each divided by its own
+    number. With more than one process the default process group must be up, and every process calls with its share of
+    the batch.
 
     Args:
         model: moved to `device`, and put into training mode.
         config: the run; its schedule gives the learning rate at `batch.iteration`.
         world_size: processes that share a batch.
 
-    Raises UserError where the device cannot compute in the precision asked for.
+    Raises UserError where the device cannot compute in the precision asked for, or there is no compiler.
     """
 
     def __init__(self, model: Network, config: RunConfig, device: torch.device, world_size: int = 1) -> None:
         check_precision(config.precision.kind, device)
         set_matmul_precision(config.precision.kind)
-        self.model = model.to(device).train()
+        set_algorithms(config.runtime, device)
+        self.model = place(model, config.runtime, device).train()
         self.device = device
         self.world_size = world_size
         self._precision = config.precision.kind
         self._schedule = config.schedule
         self._optimizer_config = config.optimizer
         self._parts = config.runtime.accumulate
+        self._per_device = config.schedule.loss_normalisation == "per_device"
+        ema = config.optimizer.ema
+        self._average = WeightAverage(model, ema) if ema else None
+        speed_up(model, config.runtime, device)
         self.optimizer = build_optimizer(model, config.optimizer)
         self.scaler = build_scaler(config.precision, device)
         self._network: nn.Module = model
@@ -61,12 +71,14 @@ class TrainStep:
             # differ between processes, and they play no part in training.
             options: dict[str, Any] = {SYNC_BUFFERS: False}
             self._network = DistributedDataParallel(model, ids, gradient_as_bucket_view=True, **options)
+            if config.precision.fp16_gradients:
+                self._network.register_comm_hook(None, fp16_compress_hook)
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Train on this process's share of a batch.
 
-        Returns the losses of the global batch, detached scalars on the device: each by its name, and their sum as
-        `loss`.
+        Returns what is minimised, detached scalars on the device, the same in every process: each loss by its name,
+        and their sum as `loss`.
         """
         batch = batch.to(self.device, non_blocking=True)
         self.optimizer.zero_grad(set_to_none=True)
@@ -79,10 +91,15 @@ class TrainStep:
         names = list(terms)
         sums = torch.stack([at_least_float32(terms[name].sum.detach()) for name in names])
         counts = torch.stack([at_least_float32(terms[name].count) for name in names])
-        sums, counts = self._over_processes(torch.stack([sums, counts])).unbind()
-        totals = dict(zip(names, counts.clamp(min=1).unbind(), strict=True))
-        self._backward(terms, totals)
-        return {name: total / totals[name] for name, total in zip(names, sums.unbind(), strict=True)}
+        if self._per_device:
+            totals = self._own_totals(counts)
+            means = self._over_processes(sums / totals)
+        else:  # in one exchange
+            sums, counts = self._over_processes(torch.stack([sums, counts])).unbind()
+            totals = counts.clamp(min=1)
+            means = sums / totals
+        self._backward(terms, dict(zip(names, totals.unbind(), strict=True)))
+        return dict(zip(names, means.unbind(), strict=True))
 
     def _accumulate(self, batch: Batch) -> dict[str, Tensor]:
         """The same in parts. What to divide by must be known before the first part's backward pass, hence a
@@ -92,16 +109,22 @@ class TrainStep:
             counted = [self.model.count_samples(part) for part in parts]
         names = list(counted[0])
         counts = torch.stack([sum_of([part[name].float() for part in counted]) for name in names])
-        totals = dict(zip(names, self._over_processes(counts).clamp(min=1).unbind(), strict=True))
+        totals = self._own_totals(counts) if self._per_device else self._over_processes(counts).clamp(min=1)
+        by_name = dict(zip(names, totals.unbind(), strict=True))
         sums = torch.zeros(len(names), device=self.device)
         for index, part in enumerate(parts):
             last = index == len(parts) - 1
             with nullcontext() if last or self.world_size == 1 else self._network.no_sync():  # type: ignore[operator]
                 terms = self._forward(part)
-                self._backward(terms, totals)
+                self._backward(terms, by_name)
             sums = sums + torch.stack([at_least_float32(terms[name].sum.detach()) for name in names])
-        sums = self._over_processes(sums)
-        return {name: total / totals[name] for name, total in zip(names, sums.unbind(), strict=True)}
+        means = self._over_processes(sums / totals)
+        return dict(zip(names, means.unbind(), strict=True))
+
+    def _own_totals(self, counts: Tensor) -> Tensor:
+        """What this process's sums are divided by, so that the processes' quotients add up to the mean of their own
+        losses."""
+        return counts.clamp(min=1) * self.world_size
 
     def _forward(self, batch: Batch) -> Mapping[str, LossTerm]:
         with autocast(self._precision, self.device):
@@ -110,18 +133,22 @@ class TrainStep:
 
     def _backward(self, terms: Mapping[str, LossTerm], totals: Mapping[str, Tensor]) -> None:
         loss = sum_of([at_least_float32(term.sum) / totals[name] for name, term in terms.items()])
-        # DistributedDataParallel averages gradients over the processes, where the global loss is their sum.
+        # DistributedDataParallel averages gradients over the processes, where the loss is the sum of what they have.
         self.scaler.scale(loss * self.world_size).backward()
 
     def _update(self, iteration: int) -> None:
-        rate = self.learning_rate(iteration)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        if self._optimizer_config.clip_norm is not None:
+        set_learning_rate(self.optimizer, self.learning_rate(iteration))
+        clip_norm, clip_value = self._optimizer_config.clip_norm, self._optimizer_config.clip_value
+        if clip_norm is not None or clip_value is not None:
             self.scaler.unscale_(self.optimizer)
-            clip_gradients(self.optimizer, self._optimizer_config.clip_norm)
+        if clip_norm is not None:
+            clip_gradients(self.optimizer, clip_norm)
+        if clip_value is not None:
+            clip_elements(self.optimizer, clip_value)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self._average is not None:
+            self._average.update()
 
     def _over_processes(self, values: Tensor) -> Tensor:
         if self.world_size > 1:
@@ -129,20 +156,29 @@ class TrainStep:
         return values
 
     def learning_rate(self, iteration: int) -> float:
-        """The learning rate of the update at `iteration`, counted from 0."""
+        """Of the update at `iteration`, counted from 0; `optimizer.lr_factors` give parts a multiple of it."""
         return self._optimizer_config.lr * factor(self._schedule, iteration)
 
+    def evaluated(self) -> Network:
+        """The network as it would be used now: that with averaged weights under `optimizer.ema`, else `model`."""
+        return self.model if self._average is None else self._average.model()
+
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on besides its batch."""
+        """Everything that the next step depends on besides its batch. `model` are the weights to use; where these are
+        averaged, `trained` are those that training goes on with."""
+        trained = {} if self._average is None else {"trained": self.model.state_dict()}
         return {
-            "model": self.model.state_dict(),
+            "model": self.evaluated().state_dict(),
+            **trained,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
-        self.model.load_state_dict(state["model"])
+        self.model.load_state_dict(state.get("trained", state["model"]))
+        if self._average is not None:
+            self._average.model().load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
 

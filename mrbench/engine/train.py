@@ -118,9 +118,12 @@ def _provenance(config: RunConfig, world: World) -> dict[str, Any]:
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "processes": world.size,
         "threads": set_threads(config.runtime, world.size),
-        # The same again on the same machine is bit-identical on a CPU; a GPU adds up in another order each time, and
-        # so do more than two processes after a resume, whose gradients are then exchanged in other portions.
-        "determinism": "exact" if device.type == "cpu" and world.size <= 2 else "same-order",
+        # The same again on the same machine is bit-identical on a CPU; a GPU adds up in another order each time unless
+        # told otherwise, and so do more than two processes after a resume, whose gradients are then exchanged in other
+        # portions.
+        "determinism": "exact"
+        if (device.type == "cpu" or config.runtime.deterministic) and world.size <= 2
+        else "same-order",
         # The embedded data set is a function of its settings, which config.yaml has, and may not be made yet.
         "data_fingerprint": annotations_fingerprint(config.data) if config.data.kind == "coco_folder" else None,
         "weights_sha256": {name: _sha256(Path(name)) for name in weights if name and Path(name).is_file()},

@@ -1,12 +1,23 @@
 """What all bodies share: stages whose maps the neck sees, the last of which heads may take for their own."""
 
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mrbench.modeling.norm import held_statistics
 
 FROZEN_INSTEAD = ("bn", "sync_bn")
 
 
 class Body(nn.Module):
-    """Stages C2..C5 after a stem, of `out_channels` at `strides`; `stages` are the names of their modules."""
+    """Stages C2..C5 after a stem, of `out_channels` at `strides`; `stages` are the names of their modules.
+
+    recompute: keep only what goes into a stage, and compute it again for its gradients (Chen et al. 2016).
+    """
+
+    recompute = False
 
     stages: list[str]
     out_channels: list[int]
@@ -21,9 +32,17 @@ class Body(nn.Module):
         x = self.stem_features(x)
         features = []
         for name in self.stages:
-            x = self.get_submodule(name)(x)
+            stage = self.get_submodule(name)
+            x = self._recomputed(stage, x) if self.recompute and torch.is_grad_enabled() else stage(x)
             features.append(x)
         return features
+
+    def _recomputed(self, stage: nn.Module, x: Tensor) -> Tensor:
+        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+            return nullcontext(), held_statistics(stage)  # the second time running statistics have seen the batch
+
+        out: Tensor = checkpoint(stage, x, use_reentrant=False, context_fn=contexts, preserve_rng_state=False)
+        return out
 
     def take_last_stage(self) -> tuple[nn.Module, int]:
         """Take the last stage off, for the heads to run on every region: it, and the channels that it puts out."""
