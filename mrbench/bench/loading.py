@@ -22,7 +22,7 @@ from torchvision.transforms import v2
 from mrbench.bench.statistics import Summary, summarise
 from mrbench.config.schema import RunConfig
 from mrbench.data.coco import CocoDataset
-from mrbench.data.loader import TrainBatches
+from mrbench.data.train_batches import TrainBatches
 
 HEIGHT, WIDTH, INSTANCES = 480, 640, 7  # COCO's usual picture, and its mean number of objects
 SIDE, SCALES = 1024, (0.1, 2.0)

@@ -10,9 +10,9 @@ from mrbench.config.schema import RunConfig
 from mrbench.data.augmentation import Plan, short_edge_size
 from mrbench.data.coco import CocoDataset
 from mrbench.data.collate import Sample
-from mrbench.data.loader import TrainBatches
 from mrbench.data.masks import Window, place_mask
 from mrbench.data.pictures import read_picture
+from mrbench.data.train_batches import TrainBatches
 
 Colour = tuple[int, int, int]
 GAP = 4  # pixels between pictures

@@ -9,9 +9,10 @@ import torch
 from mrbench.config.schema import DataConfig, RunConfig
 from mrbench.data.augmentation import plan_training
 from mrbench.data.copy_paste import plan_paste
-from mrbench.data.loader import TrainBatches, train_loader
+from mrbench.data.loader import train_loader
 from mrbench.data.sampler import PASTE, random_stream
 from mrbench.data.sources import open_split
+from mrbench.data.train_batches import TrainBatches
 from mrbench.errors import UserError
 
 
