@@ -6,8 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from mrbench.config.schema import OptimizerConfig, RunConfig
-from mrbench.engine.optimizer import build_optimizer, clip_gradients, parameter_groups
+from mrbench.config.schema import LrFactorsConfig, OptimizerConfig, RunConfig
+from mrbench.engine.optimizer import (
+    build_optimizer,
+    clip_elements,
+    clip_gradients,
+    parameter_groups,
+    set_learning_rate,
+)
+from mrbench.errors import UserError
 from mrbench.modeling.build import build_detector
 
 DETECTRON2_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -83,3 +90,52 @@ def test_clipping_bounds_the_norm_of_all_gradients_together() -> None:
     assert float(joined.norm()) == pytest.approx(3.0, rel=1e-4)
     clip_gradients(optimizer, 100.0)  # within the bound: nothing changes
     assert float(joined.norm()) == pytest.approx(3.0, rel=1e-4)
+
+
+PARTS = {"backbone": 0.1, "neck": 0.5, "rpn": 2.0, "box_head": 3.0, "mask_head": 0.0}
+
+
+@pytest.mark.parametrize("neck", ["fpn", "c4"])
+def test_each_part_learns_at_its_own_rate_and_biases_at_a_multiple_of_it(
+    tiny: Callable[..., RunConfig], neck: str
+) -> None:
+    single = ("neck.kind=c4", "box_head.kind=res5", "mask_head.kind=res5", "pooler.box_size=14", "box_head.fcs=0")
+    changes = [f"model.{change}" for change in single] if neck == "c4" else []
+    model = build_detector(tiny(*changes, "model.backbone.freeze_at=0").model, 4)
+    config = OptimizerConfig(lr_factors=LrFactorsConfig(**PARTS), lr_factor_bias=2.0)
+    optimizer = build_optimizer(model, config)
+    set_learning_rate(optimizer, 0.25)
+    found = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(found) == len(list(model.parameters()))
+    for name, parameter in model.named_parameters():
+        part = name.partition(".")[0].replace("res5", "box_head")
+        bias = 2.0 if name.endswith(".bias") else 1.0  # Detectron2's bias_lr_factor goes by the name, norms included
+        assert found[parameter] == pytest.approx(0.25 * PARTS[part] * bias), name
+
+
+def test_a_part_with_factor_0_stays_as_it_is(tiny: Callable[..., RunConfig]) -> None:
+    config = tiny("optimizer.lr_factors.neck=0", "optimizer.weight_decay=0.5")
+    model = build_detector(config.model, 4)
+    optimizer = build_optimizer(model, config.optimizer)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    set_learning_rate(optimizer, 0.1)
+    optimizer.step()
+    changed = {name.partition(".")[0] for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == {"backbone", "rpn", "box_head", "mask_head"}
+
+
+def test_clipping_by_value_bounds_every_element() -> None:
+    layer = nn.Linear(2, 2)
+    optimizer = build_optimizer(layer, OptimizerConfig())
+    layer.weight.grad = torch.tensor([[-3.0, 0.5], [0.2, 7.0]])
+    layer.bias.grad = torch.tensor([1.0, -1.0])
+    clip_elements(optimizer, 0.5)
+    assert layer.weight.grad.flatten().tolist() == pytest.approx([-0.5, 0.5, 0.2, 0.5])
+    assert layer.bias.grad.tolist() == [0.5, -0.5]
+
+
+def test_only_one_kind_of_clipping_is_admitted(tiny: Callable[..., RunConfig]) -> None:
+    with pytest.raises(UserError, match="clip_value"):
+        tiny("optimizer.clip_norm=1", "optimizer.clip_value=1")

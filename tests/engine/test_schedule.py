@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import ChainedScheduler, LinearLR, MultiStepLR
 
+from mrbench.config.compose import compose
 from mrbench.config.schema import ScheduleConfig
 from mrbench.engine.schedule import factor
 
@@ -69,3 +70,56 @@ def test_cosine_is_half_a_cosine_times_the_warmup() -> None:
 
 def test_no_warmup_starts_at_the_full_rate() -> None:
     assert factor(ScheduleConfig(warmup_iterations=0), 0) == 1.0
+
+
+def published(*overrides: str) -> ScheduleConfig:
+    return compose(overrides).schedule
+
+
+@pytest.mark.parametrize(
+    "name, warmup_iterations, warmup_factor, milestones, iterations",
+    [
+        ("1x", 1000, 0.001, [60000, 80000], 90000),
+        ("3x", 1000, 0.001, [210000, 250000], 270000),
+        ("lsj_100ep", 500, 0.067, [163889, 177546], 184375),
+        ("lsj_400ep", 500, 0.067, [655556, 710184], 737500),
+        ("paper_160k", 500, 1 / 3, [120000], 160000),
+    ],
+)
+def test_published_schedules_have_their_formulas_values_around_every_milestone(
+    name: str, warmup_iterations: int, warmup_factor: float, milestones: list[int], iterations: int
+) -> None:
+    """Detectron2's WarmupMultiStepLR (solver/lr_scheduler.py), and the same as its WarmupParamScheduler over fvcore's
+    MultiStepParamScheduler, since no milestone lies in the warm-up: linear from the factor to 1, a tenth from each
+    milestone on, the iteration of the milestone included."""
+    schedule = published(f"schedule={name}")
+    assert schedule.iterations == iterations
+    for iteration in (0, 1, warmup_iterations // 2, warmup_iterations - 1):
+        alpha = iteration / warmup_iterations
+        assert factor(schedule, iteration) == pytest.approx(warmup_factor * (1 - alpha) + alpha, rel=1e-12)
+    assert factor(schedule, warmup_iterations) == 1.0
+    for passed, milestone in enumerate(milestones):
+        assert factor(schedule, milestone - 1) == pytest.approx(0.1**passed, rel=1e-12)
+        assert factor(schedule, milestone) == pytest.approx(0.1 ** (passed + 1), rel=1e-12)
+    assert factor(schedule, iterations - 1) == pytest.approx(0.1 ** len(milestones), rel=1e-12)
+
+
+def test_the_cosine_of_the_default_run_has_its_formulas_values() -> None:
+    """Detectron2's WarmupCosineLR: the half-cosine over the whole run times the warm-up."""
+    schedule = published()
+    assert (schedule.decay, schedule.iterations, schedule.warmup_iterations) == ("cosine", 900, 90)
+    for iteration in (0, 30, 89, 90, 91, 450, 899):
+        alpha = min(iteration / 90, 1.0)
+        warmup = 0.001 * (1 - alpha) + alpha
+        expected = warmup * 0.5 * (1 + math.cos(math.pi * iteration / 900))
+        assert factor(schedule, iteration) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("images", [8, 32, 64])
+def test_a_scaled_schedule_has_the_written_rate_after_as_many_images(images: int) -> None:
+    written = published("recipe=mask_rcnn_r50_fpn_1x")
+    fitted = published(
+        "recipe=mask_rcnn_r50_fpn_1x", f"schedule.images_per_batch={images}", "schedule.scale_to_batch=16"
+    )
+    for seen in range(0, written.iterations * 16, 160000):
+        assert factor(fitted, seen // images) == pytest.approx(factor(written, seen // 16), rel=1e-12)
