@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mrbench.cli.common import Root, root_folder
+from mrbench.cli.reproduce import reproduce_command
 from mrbench.errors import UserError
 
 if TYPE_CHECKING:
     from mrbench.runs.record import Run, Status
 
-app = typer.Typer(help="Look at the runs on disk.", no_args_is_help=True)
+app = typer.Typer(help="Look at the runs on disk, and run one again.", no_args_is_help=True)
+app.command("reproduce")(reproduce_command)
 
 COLOURS = {
     "completed": "green",
