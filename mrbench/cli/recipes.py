@@ -101,9 +101,37 @@ def write_table(
     from mrbench.report.recipes import page
     from mrbench.runs.files import write_text
 
-    text = page(recipes())
+    known = recipes()
+    text = page(known, {recipe.name: compose([f"recipe={recipe.name}"]) for recipe in known})
     if out is None:
         typer.echo(text, nl=False)
     else:
         write_text(out, text)
+        typer.echo(f"{out} is written.")
+
+
+@app.command("axes")
+def write_axes(
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="A page that has these tables, which are replaced; else standard output."),
+    ] = None,
+) -> None:
+    """Every key of `model`, which recipes use which value of it, and the published rows by network, as Markdown.
+
+    Example: mrbench recipes axes -o docs/architectures.md
+    """
+    from mrbench.config.recipes import recipes
+    from mrbench.errors import UserError
+    from mrbench.report.architectures import generated, replaced
+    from mrbench.runs.files import write_text
+
+    if out is not None and not out.is_file():
+        raise UserError(f"There is no file {out}", "Name a page that has the tables, as docs/architectures.md.")
+    known = recipes()
+    part = generated(known, {recipe.name: compose([f"recipe={recipe.name}"]).model for recipe in known})
+    if out is None:
+        typer.echo(part, nl=False)
+    else:
+        write_text(out, replaced(out.read_text(encoding="utf-8"), part))
         typer.echo(f"{out} is written.")

@@ -1,8 +1,7 @@
 """docs/recipes.md: all recipes with their published numbers, and the published rows that have none."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from mrbench.config.compose import compose
 from mrbench.config.recipes import Recipe
 from mrbench.config.schema import RunConfig
 from mrbench.report import published
@@ -19,8 +18,9 @@ HEAD = """# Recipes
 
 Every published training of [results/published/accuracy.csv](../results/published/accuracy.csv) as a recipe:
 `mrbench train recipe=NAME data.root=FOLDER`. `mrbench recipes show NAME` tells where a recipe's values come from, what
-it starts from and what it changes; the files are in [conf/recipe](../conf/recipe). AP is what the source published on
-the split that its row names, in percent. Nothing here was trained with mrbench but what says so.
+it starts from and what it changes. The files are in [conf/recipe](../conf/recipe);
+[architectures.md](architectures.md) says what their networks are built of. AP is what the source published on the split
+that its row names, in percent. Nothing here was trained with mrbench but what says so.
 
 This page is written by `mrbench recipes table -o docs/recipes.md`.
 """
@@ -58,8 +58,8 @@ def _short(count: int) -> str:
     return f"{count / 1000:g}k" if count >= 10000 and count % 100 == 0 else str(count)
 
 
-def page(recipes: Sequence[Recipe]) -> str:
-    """The page's Markdown. Composes every recipe; raises UserError where one cannot be."""
+def page(recipes: Sequence[Recipe], configs: Mapping[str, RunConfig]) -> str:
+    """The page's Markdown; `configs` are the recipes composed, by name."""
     lines = [HEAD]
     for family, members in by_family(recipes).items():
         lines += [f"## {family}", ""]
@@ -67,18 +67,17 @@ def page(recipes: Sequence[Recipe]) -> str:
             "| recipe | what it is | box | mask | keypoint | iterations x images | parameters | published in |"
         )
         lines.append("|---|---|---:|---:|---:|---|---:|---|")
-        lines += [_row(recipe) for recipe in members]
+        lines += [_row(recipe, configs[recipe.name]) for recipe in members]
         lines.append("")
     lines += ["## Published rows without a recipe", "", "| row | why |", "|---|---|"]
     lines += [f"| {row} | {why} |" for row, why in EXCLUDED.items()]
     return "\n".join(lines) + "\n"
 
 
-def _row(recipe: Recipe) -> str:
+def _row(recipe: Recipe, config: RunConfig) -> str:
     numbers = " | ".join(published_ap(recipe))
     count = f"{recipe.parameters.total:,}" if recipe.parameters else ""
     rows = ", ".join(result.row for result in recipe.published)
     where = f"{rows}: {recipe.field('Source')}" if rows else recipe.field("Source") or recipe.field("Reached")
     link = f"[{recipe.name}](../conf/recipe/{recipe.name}.yaml)"
-    schedule = schedule_of(compose([f"recipe={recipe.name}"]))
-    return f"| {link} | {recipe.summary} | {numbers} | {schedule} | {count} | {where} |"
+    return f"| {link} | {recipe.summary} | {numbers} | {schedule_of(config)} | {count} | {where} |"

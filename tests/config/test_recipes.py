@@ -12,6 +12,7 @@ from mrbench.config.recipes import Change, ParameterCount, Recipe, changes, find
 from mrbench.config.schema import RunConfig
 from mrbench.data.augmentation import plan_test
 from mrbench.report import published
+from mrbench.report.architectures import generated, replaced, rows_of_networks
 from mrbench.report.recipes import EXCLUDED, page
 
 ALL = {recipe.name: recipe for recipe in recipes()}
@@ -22,6 +23,10 @@ def composed(name: str) -> RunConfig:
     if name not in COMPOSED:
         COMPOSED[name] = compose([f"recipe={name}"])
     return COMPOSED[name]
+
+
+def everything() -> dict[str, RunConfig]:
+    return {name: composed(name) for name in ALL}
 
 
 def test_every_published_training_has_one_recipe() -> None:
@@ -212,9 +217,28 @@ def test_list_fits_80_columns_and_narrows_to_words(monkeypatch: pytest.MonkeyPat
     assert "keypoint_rcnn_r50_fpn_1x" not in narrowed
 
 
-def test_docs_have_the_table_that_the_command_writes(tmp_path: Path) -> None:
-    shipped = Path(__file__).parents[2] / "docs" / "recipes.md"
-    assert shipped.read_text() == page(list(ALL.values())), "run: mrbench recipes table -o docs/recipes.md"
+def test_docs_have_the_table_that_the_command_writes() -> None:
+    shipped = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text()
+    assert shipped == page(list(ALL.values()), everything()), "run: mrbench recipes table -o docs/recipes.md"
+
+
+def test_docs_have_the_axes_that_the_command_writes() -> None:
+    shipped = (Path(__file__).parents[2] / "docs" / "architectures.md").read_text()
+    models = {name: config.model for name, config in everything().items()}
+    part = generated(list(ALL.values()), models)
+    assert replaced(shipped, part) == shipped, "run: mrbench recipes axes -o docs/architectures.md"
+
+
+def test_every_published_row_stands_at_the_network_that_its_source_names() -> None:
+    models = {name: config.model for name, config in everything().items()}
+    found = rows_of_networks(list(ALL.values()), models)
+    placed = Counter(row for rows in found.values() for row in rows)
+    assert placed == Counter(row for row in published.accuracy() if row not in EXCLUDED)
+    for network, rows in found.items():
+        body = network.body.replace("-64x4d", "").replace("152-32x8d", "152").partition(",")[0]
+        added = "-NL" if "non-local" in network.body else ""
+        for row in rows:
+            assert published.lookup(row).architecture == f"{body}-{network.neck}{added}", row
 
 
 def test_every_group_is_used_by_a_recipe_or_is_a_choice_of_its_own() -> None:
