@@ -1,5 +1,7 @@
 """What all commands share: their common options, and how a person's mistake is shown."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -36,6 +38,27 @@ def show_error(error: UserError) -> None:
     typer.secho(f"error: {error.what}", fg=typer.colors.RED, err=True)
     if error.hint:
         typer.echo(error.hint, err=True)
+
+
+@contextmanager
+def run_ending(failed: str = "", stopped: str = "") -> Iterator[None]:
+    """Shows how a run of the block ends before its time, without a traceback, and leaves with its exit code.
+
+    `failed` and `stopped` are what to add: where details are, and how to go on.
+    """
+    from mrbench.engine.failures import RunFailed
+    from mrbench.engine.signals import Preempted
+
+    try:
+        yield
+    except RunFailed as error:
+        typer.secho(f"failed: {error}", fg=typer.colors.RED, err=True)
+        if failed:
+            typer.echo(failed, err=True)
+        raise typer.Exit(1) from error
+    except Preempted as error:
+        typer.echo(f"{error}{stopped and ': '}{stopped}", err=True)
+        raise typer.Exit(128 + error.signum) from error
 
 
 def run_config(run: "Run", overrides: list[str]) -> "RunConfig":

@@ -6,6 +6,7 @@ from mrbench.cli.common import ConfigDir, Overrides, compose
 from mrbench.cli.data_check import check_command
 from mrbench.cli.data_convert import convert_command
 from mrbench.cli.data_counts import add_row, counts_table
+from mrbench.cli.data_distill import distill_command
 from mrbench.cli.data_prepare import prepare_command
 from mrbench.cli.data_sample import SPLITS, sample_command
 
@@ -44,3 +45,4 @@ app.command("check")(check_command)
 app.command("sample")(sample_command)
 app.command("prepare")(prepare_command)
 app.command("convert")(convert_command)
+app.command("distill")(distill_command)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mrbench.cli.common import ConfigDir, Root, compose, root_folder, run_config
+from mrbench.cli.common import ConfigDir, Root, compose, root_folder, run_config, run_ending
 from mrbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -73,6 +73,10 @@ def eval_command(
 
     Example: mrbench eval --weights final.pt recipe=mask_rcnn_r50_fpn_1x data.root=/data/coco
 
+    **In several processes**, with the same numbers: runtime.devices=8 among the overrides, or torchrun and srun:
+
+    Example: torchrun --nproc-per-node 8 -m mrbench eval mask_rcnn_small-74bdd1
+
     Those of other projects are read as well (`mrbench weights inspect FILE` shows their settings).
 
     **A results file** of any program, without a model:
@@ -95,10 +99,14 @@ def eval_command(
             )
         if weights is None and not target:
             raise UserError("Nothing to evaluate.", "Give a run, --weights, or --annotations and --detections.")
-        if weights is not None:
-            result = _evaluate_weights(weights, target or [], out, config_dir)
-        else:
-            result = _evaluate_run(target or [], out, root)
+        with run_ending():
+            if weights is not None:
+                found = _evaluate_weights(weights, target or [], out, config_dir)
+            else:
+                found = _evaluate_run(target or [], out, root)
+        if found is None:  # this is not the main one of several processes
+            return
+        result = found
     if as_json:
         typer.echo(json.dumps(result, indent=1))
     else:
@@ -128,7 +136,7 @@ def _evaluate_files(
 
 def _evaluate_weights(
     weights: Path, overrides: list[str], out: Path | None, config_dir: Path | None
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     from tempfile import TemporaryDirectory
 
     from mrbench.runs.record import Run
@@ -142,7 +150,8 @@ def _evaluate_weights(
         return evaluate_run(Run(out or Path(folder)), config, weights=weights)
 
 
-def _evaluate_run(target: list[str], out: Path | None, root: Path | None) -> dict[str, Any]:
+def _evaluate_run(target: list[str], out: Path | None, root: Path | None) -> dict[str, Any] | None:
+    from contextlib import nullcontext
     from tempfile import TemporaryDirectory
 
     from mrbench.runs.lock import run_lock
@@ -160,10 +169,12 @@ def _evaluate_run(target: list[str], out: Path | None, root: Path | None) -> dic
         raise UserError("A run as it is needs no --out: its evaluation is written into its folder.")
     if out is not None and out.resolve() == run.folder.resolve():
         raise UserError("--out is the run's own folder, whose evaluation is of the run as it is.", "Give another one.")
+    from mrbench.engine.distributed import world_from_environment
     from mrbench.engine.evaluate import evaluate_run, run_weights
 
     if not overrides:
-        with run_lock(run):
+        world = world_from_environment()
+        with run_lock(run) if world is None or world.main else nullcontext():
             return evaluate_run(run, config)
     with TemporaryDirectory() as folder:
         return evaluate_run(Run(out or Path(folder)), config, weights=run_weights(run))

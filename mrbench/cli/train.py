@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mrbench.cli.common import ConfigDir, Overrides, Root, compose, root_folder, scaling
+from mrbench.cli.common import ConfigDir, Overrides, Root, compose, root_folder, run_ending, scaling
 
 if TYPE_CHECKING:
     from mrbench.config.schema import RunConfig
@@ -33,6 +33,8 @@ def train_command(
       mrbench train recipe=mask_rcnn_r50_fpn_1x data.root=/data/coco runtime.devices=8
 
       torchrun --nproc-per-node 8 -m mrbench train recipe=mask_rcnn_r50_fpn_1x data.root=/data/coco
+
+      srun --ntasks-per-node 8 --nodes 2 mrbench train recipe=mask_rcnn_r50_fpn_1x data.root=/data/coco
     """
     config = compose(overrides, config_dir)
     if cfg:
@@ -54,23 +56,14 @@ def train_command(
 
 def _train(run: "Run", config: "RunConfig", notes: list[str]) -> None:
     from mrbench.engine.distributed import world_from_environment
-    from mrbench.engine.failures import RunFailed
-    from mrbench.engine.signals import Preempted
     from mrbench.engine.train import train
 
     world = world_from_environment()
     main = world is None or world.main
     if main:
         typer.echo("\n".join([f"{run.run_id} in {run.folder}", *notes]))
-    try:
+    with run_ending(f"{run.status_file} has the details.", "the same command goes on from there."):
         train(run, config)
-    except RunFailed as error:
-        typer.secho(f"failed: {error}", fg=typer.colors.RED, err=True)
-        typer.echo(f"{run.status_file} has the details.", err=True)
-        raise typer.Exit(1) from error
-    except Preempted as error:
-        typer.echo(f"{error}: the same command goes on from there.", err=True)
-        raise typer.Exit(128 + error.signum) from error
     if main:
         _show_result(run)
 

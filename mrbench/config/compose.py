@@ -21,7 +21,7 @@ from mrbench.config.paths import conf_dir
 from mrbench.config.scaling import scaled
 from mrbench.config.schema import RunConfig
 from mrbench.config.suggest import did_you_mean
-from mrbench.config.validate import validate
+from mrbench.config.validate import validate, validate_for_testing
 from mrbench.errors import UserError
 
 
@@ -153,7 +153,7 @@ def changed_for_testing(config: RunConfig, overrides: Sequence[str]) -> RunConfi
         new = cast(RunConfig, OmegaConf.to_object(node))
     except OmegaConfBaseException as error:
         raise UserError(_first_lines(error, overrides), "mrbench train --cfg prints what the keys hold.") from error
-    validate(new)
+    validate_for_testing(new)
     return new
 
 

@@ -358,6 +358,10 @@ class RuntimeConfig:
 
     device: str = choice("auto", "auto", "cpu", "cuda")
     devices: int = number(1, 1)  # processes on this machine
+    # what processes exchange tensors with. auto: NCCL between GPUs, else gloo; nccl: refused without; gloo: always
+    backend: str = choice("auto", "auto", "nccl", "gloo")
+    # seconds that a process waits for the others before the run ends; as long as COCO's metrics may take on one
+    timeout: float = number(3600, 1)
     threads: int | None = number(None, 1)  # CPU threads a process; null: the cores divided by the processes
     accumulate: int = number(1, 1)  # parts into which a process cuts its share of the batch
     deterministic: bool = False

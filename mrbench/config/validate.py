@@ -10,6 +10,12 @@ from mrbench.errors import UserError
 
 def validate(config: RunConfig) -> None:
     """Raises UserError, naming the key, at the first value that cannot be."""
+    validate_for_testing(config)
+    _share_of_batch(config)
+
+
+def validate_for_testing(config: RunConfig) -> None:
+    """The same, but for how processes share the batch that a model is trained on: they may test it all the same."""
     _validate_fields(config, "")
     _validate_together(config)
 
@@ -118,10 +124,13 @@ def _validate_together(config: RunConfig) -> None:
         "data.train_more does not go with the embedded data set",
         "Set data=coco_folder.",
     )
-    share = schedule.images_per_batch / config.runtime.devices
+
+
+def _share_of_batch(config: RunConfig) -> None:
+    share = config.schedule.images_per_batch / config.runtime.devices
     _require(
         share.is_integer(),
-        f"schedule.images_per_batch={schedule.images_per_batch} does not divide by "
+        f"schedule.images_per_batch={config.schedule.images_per_batch} does not divide by "
         f"runtime.devices={config.runtime.devices}",
         "Every device takes the same number of images.",
     )

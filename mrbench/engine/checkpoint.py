@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from mrbench.errors import UserError
-from mrbench.runs.files import replacing, write_json
+from mrbench.runs.files import replacing, sha256, write_json
 from mrbench.weights.load import Loaded, load_into
 
 FINAL = "final.pt"
@@ -75,8 +75,7 @@ def verifies(path: Path) -> bool:
     """Whether a checkpoint is what was written, by the SHA-256 beside it."""
     try:
         expected = json.loads(path.with_suffix(".json").read_text())["sha256"]
-        with path.open("rb") as file:
-            return bool(hashlib.file_digest(file, "sha256").hexdigest() == expected)
+        return bool(sha256(path) == expected)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

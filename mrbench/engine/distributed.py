@@ -1,21 +1,22 @@
 """The processes that train one model together: who they are, how they find each other, what they exchange."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from mrbench.config.schema import RunConfig, RuntimeConfig
+from mrbench.engine.failures import ProcessDied, ProcessSilent
+from mrbench.engine.signals import Preempted
 from mrbench.errors import UserError
 
-# Long enough for one process to compute COCO's metrics while the others wait.
-TIMEOUT = timedelta(minutes=60)
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class World:
     rank: int = 0
     size: int = 1
     local_rank: int = 0  # among the processes of this machine: which GPU is ours
+    local_size: int = 1  # processes of this machine
+    meeting: str = "env://"  # where the processes find each other, as init_process_group takes it
 
     @property
     def main(self) -> bool:
@@ -32,24 +35,54 @@ class World:
 
 
 def world_from_environment() -> World | None:
-    """Who we are when torchrun (or whatever sets RANK and WORLD_SIZE) started us; None otherwise.
+    """Who we are when torchrun (or whatever sets RANK and WORLD_SIZE) or Slurm's srun started us; None otherwise.
 
     Raises UserError where the variables are incomplete.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        return None
+        return _world_of_slurm()
     try:
         rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         local_rank = int(os.environ.get("LOCAL_RANK", rank))
+        local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
     except ValueError as error:
-        what = f"RANK, WORLD_SIZE or LOCAL_RANK is not a number: {error}"
+        what = f"RANK, WORLD_SIZE, LOCAL_RANK or LOCAL_WORLD_SIZE is not a number: {error}"
         raise UserError(what, "unset them, or use torchrun") from error
     if size > 1 and not {"MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
         raise UserError(
             "RANK and WORLD_SIZE are set, but not MASTER_ADDR and MASTER_PORT",
             "start the processes with torchrun, or unset RANK and WORLD_SIZE",
         )
-    return World(rank, size, local_rank)
+    return World(rank, size, local_rank, local_size)
+
+
+def _world_of_slurm() -> World | None:
+    """Who we are among the tasks of a job step with several; None for a single task, and in a batch script, which
+    knows how many tasks the job may have but is no step.
+
+    The processes meet on the job's first node, or at $MASTER_ADDR, and at a port that follows from the job and the
+    step, or $MASTER_PORT.
+    """
+    size = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
+    if size == 1:
+        return None
+    from submitit.slurm.slurm import SlurmJobEnvironment
+
+    job = SlurmJobEnvironment()
+    port = 20000 + (31 * int(os.environ["SLURM_JOB_ID"]) + int(os.environ["SLURM_STEP_ID"])) % 40000
+    address = os.environ.get("MASTER_ADDR", job.hostnames[0])
+    meeting = f"tcp://{address}:{os.environ.get('MASTER_PORT', port)}"
+    nodes = int(os.environ.get("SLURM_STEP_NUM_NODES", job.num_nodes))
+    return World(job.global_rank, size, job.local_rank, -(-size // nodes), meeting)
+
+
+def choose_backend(runtime: RuntimeConfig, gpu: bool) -> str:
+    """What the processes exchange tensors with, as init_process_group takes it: always gloo for what lies in main
+    memory. Raises UserError where NCCL is asked for and cannot be."""
+    if runtime.backend == "nccl" and not (gpu and dist.is_nccl_available()):
+        raise UserError("runtime.backend=nccl needs GPUs, and a torch that has NCCL", "use runtime.backend=auto")
+    nccl = gpu and runtime.backend != "gloo" and dist.is_nccl_available()
+    return "cpu:gloo,cuda:nccl" if nccl else "gloo"
 
 
 def uses_gpu(runtime: RuntimeConfig) -> bool:
@@ -84,6 +117,8 @@ def check_processes(config: RunConfig, processes: int) -> None:
             f"runtime.devices={runtime.devices}, but torch sees {count} GPUs",
             f"use runtime.devices={count}, or runtime.device=cpu",
         )
+    if processes > 1:
+        choose_backend(runtime, uses_gpu(runtime))
     if images % processes:
         fitting = max(n for n in range(1, processes) if images % n == 0)
         raise UserError(
@@ -100,7 +135,7 @@ def check_processes(config: RunConfig, processes: int) -> None:
 def set_threads(runtime: RuntimeConfig, processes: int) -> int:
     """Set the CPU threads of this process, and return their number.
 
-    `runtime.threads`, else $OMP_NUM_THREADS, else this machine's cores shared evenly by its processes. The number
+    `runtime.threads`, else $OMP_NUM_THREADS, else the cores shared evenly by this machine's `processes`. The number
     changes the order of additions, hence rounding: the record names it.
     """
     if runtime.threads is not None:
@@ -111,31 +146,51 @@ def set_threads(runtime: RuntimeConfig, processes: int) -> int:
 
 
 @contextmanager
-def process_group(world: World, device: torch.device, store: dist.Store | None = None) -> Iterator[None]:
+def process_group(
+    world: World, device: torch.device, runtime: RuntimeConfig, store: dist.Store | None = None
+) -> Iterator[None]:
     """The default process group for as long as the block lasts; nothing to do for one process.
 
-    gloo on CPUs; on GPUs NCCL for tensors there, gloo for what lies in main memory. Without a `store` the
-    processes meet at $MASTER_ADDR:$MASTER_PORT.
+    Without a `store` the processes meet where `world.meeting` says.
+
+    Raises:
+        ProcessDied: another process is gone, which an exchange in the block has shown.
+        ProcessSilent: another process did not answer for `runtime.timeout` seconds, or never came.
     """
     if world.size == 1:
         yield
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=TIMEOUT)
-    yield
+    backend = choose_backend(runtime, device.type == "cuda")
+    meeting = world.meeting if store is None else None
+    timeout = timedelta(seconds=runtime.timeout)
+    try:
+        dist.init_process_group(backend, meeting, store=store, rank=world.rank, world_size=world.size, timeout=timeout)
+        yield
+    except RuntimeError as error:
+        if not is_of_exchange(error):
+            raise
+        silent = "timed out" in str(error).lower()
+        raise (ProcessSilent(runtime.timeout) if silent else ProcessDied(None)) from error
     # Not after an exception: taking the group down can wait for a process that is gone.
     dist.destroy_process_group()
 
 
+def is_of_exchange(error: Exception) -> bool:
+    """Whether it says that an exchange between processes failed."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
 @contextmanager
 def main_process_first(world: World) -> Iterator[None]:
-    """Rank 0 goes through the block before the others: it downloads or generates what they then find."""
-    if world.size > 1 and not world.main:
+    """One process of every machine goes through the block before the others: it downloads or generates what they
+    then find."""
+    first = world.local_rank == 0
+    if world.size > 1 and not first:
         dist.barrier()
     yield
-    if world.size > 1 and world.main:
+    if world.size > 1 and first:
         dist.barrier()
 
 
@@ -148,6 +203,21 @@ def largest(value: int, world: World) -> int:
     return int(tensor)
 
 
+def together(work: Callable[[], Found], world: World) -> Found:
+    """What `work` returns, unless one of the processes was asked to stop meanwhile: then all of them raise Preempted.
+
+    They meet before they leave, so that a process that is gone is not taken for one that was asked to stop.
+    """
+    try:
+        found, signum = work(), 0
+    except Preempted as error:
+        found, signum = None, error.signum
+    signum = largest(signum, world)
+    if signum:
+        raise Preempted(signum)
+    return cast(Found, found)
+
+
 def from_main(value: Any, world: World) -> Any:
     """Rank 0's value, at every process."""
     if world.size == 1:
@@ -155,15 +225,6 @@ def from_main(value: Any, world: World) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
-
-
-def gather(values: list[Any], world: World) -> list[Any]:
-    """The processes' lists, joined in the order of rank, at rank 0; an empty list at the others."""
-    if world.size == 1:
-        return values
-    parts: list[Any] | None = [None] * world.size if world.main else None
-    dist.gather_object(values, parts, dst=0)
-    return [value for part in parts for value in part] if parts is not None else []
 
 
 def share_buffers(model: nn.Module, world: World) -> None:

@@ -3,7 +3,8 @@
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -25,13 +26,14 @@ from mrbench.engine.distributed import (
     process_group,
     set_threads,
     share_buffers,
+    together,
 )
 from mrbench.engine.execution import set_algorithms
 from mrbench.engine.precision import autocast, check_precision, set_matmul_precision
-from mrbench.engine.processes import run_processes
+from mrbench.engine.processes import carry_out
 from mrbench.errors import UserError
 from mrbench.evaluation.coco import Evaluation, evaluate, without_annotations
-from mrbench.evaluation.inference import detect_as_configured, gather
+from mrbench.evaluation.inference import detect_as_configured, gather_results
 from mrbench.evaluation.proposals import evaluate_proposals, gather_proposals, propose_dataset
 from mrbench.modeling.build import Network, build_network
 from mrbench.modeling.proposal_network import ProposalNetwork
@@ -63,20 +65,22 @@ def evaluate_model(
     elsewhere.
 
     Images without annotations are detected on and not evaluated. All processes call together, with the same weights.
-    `progress` is called with the images that this process has done; what it raises ends the evaluation.
+    `progress` is called with the images that this process has done; what it raises ends the evaluation, and Preempted
+    that of all processes.
     """
     start = time.perf_counter()
     share_buffers(model, world)
     context = partial(autocast, config.precision.kind, device)
     if isinstance(model, ProposalNetwork):
         loader = eval_loader(dataset, config, world.rank, world.size)
-        table = gather_proposals(propose_dataset(model, loader, device, context, progress))
+        propose = partial(propose_dataset, model, loader, device, context, progress)
+        table = gather_proposals(together(propose, world))
         if table is None:
             return None
         recall = evaluate_proposals(dataset.ground_truth(), table, config.evaluation.areas)
         return Result(recall, table, time.perf_counter() - start)
-    found = detect_as_configured(model, dataset, config, device, context, progress, world.rank, world.size)
-    detections = gather(found)
+    detect = partial(detect_as_configured, model, dataset, config, device, context, progress, world.rank, world.size)
+    detections = gather_results(together(detect, world))
     if detections is None:
         return None
     if not dataset.annotated:
@@ -120,28 +124,20 @@ def write_result(run: Run, config: RunConfig, result: Result, iteration: int | N
     write_json(run.evaluation_file, content)
 
 
-def evaluate_run(
-    run: Run, config: RunConfig, model: Network | None = None, weights: Path | None = None
-) -> dict[str, Any]:
+def evaluate_run(run: Run, config: RunConfig, weights: Path | None = None) -> dict[str, Any] | None:
     """Evaluate a model on the run's validation images, write it into the run, and return evaluation.json.
 
-    The model is `model`, or is built from `config` with `weights`, by default the run's own: its final weights, else
-    its newest checkpoint. `runtime.devices` processes share the images; their number does not change the numbers.
+    The model is built from `config` with `weights`, by default the run's own: its final weights, else its newest
+    checkpoint. The images are shared by `runtime.devices` processes, or by those that torchrun or srun started, of
+    which all but the main one get None; their number does not change the numbers.
 
-    Raises UserError where there are no weights, or they do not fit.
+    Raises:
+        UserError: there are no weights, or they do not fit.
+        RunFailed, Preempted: as `run_processes`.
     """
-    iteration: int | None = None
-    if model is None:
-        weights = weights or run_weights(run)
-        iteration = inspect(weights).iteration
-    if model is not None or config.runtime.devices == 1:
-        _evaluate_process(World(), None, run.folder, config, weights, iteration, model)
-    else:
-        arguments = (run.folder, config, weights, iteration)
-        run_processes(_evaluate_process, config.runtime.devices, arguments)
-    written = run.evaluation()
-    assert written is not None
-    return written
+    weights = weights or run_weights(run)
+    arguments = (run.folder, config, weights, inspect(weights).iteration)
+    return run.evaluation() if carry_out(_evaluate_process, config.runtime.devices, arguments) else None
 
 
 def run_weights(run: Run) -> Path:
@@ -153,30 +149,41 @@ def run_weights(run: Run) -> Path:
     return found
 
 
+@contextmanager
+def testing_process(world: World, store: dist.Store | None, config: RunConfig) -> Iterator[torch.device]:
+    """The device of this process, set up as configured, in the process group that the block has."""
+    device = choose_device(config.runtime, world)
+    check_precision(config.precision.kind, device)
+    set_matmul_precision(config.precision.kind)
+    set_algorithms(config.runtime, device)
+    set_threads(config.runtime, world.local_size)
+    with process_group(world, device, config.runtime, store):
+        yield device
+
+
+def trained_network(config: RunConfig, weights: Path, classes: int, world: World) -> Network:
+    """The network with these weights; the main process says on standard error what they lack. Raises UserError where
+    they do not fit."""
+    model = build_network(config.model, classes)
+    loaded = checkpoint.load_model_weights(weights, model, config.model.weights_mismatch)
+    if world.main:
+        for line in loaded.lines():
+            print(line, file=sys.stderr)
+    return model
+
+
 def _evaluate_process(
     world: World,
     store: dist.Store | None,
     folder: Path,
     config: RunConfig,
-    weights: Path | None,
+    weights: Path,
     iteration: int | None,
-    model: Network | None = None,
 ) -> None:
-    device = choose_device(config.runtime, world)
-    check_precision(config.precision.kind, device)
-    set_matmul_precision(config.precision.kind)
-    set_algorithms(config.runtime, device)
-    set_threads(config.runtime, world.size)
-    with process_group(world, device, store):
+    with testing_process(world, store, config) as device:
         with main_process_first(world):
             dataset = open_split(config.data, "val")
-        if model is None:
-            assert weights is not None
-            model = build_network(config.model, len(dataset.categories))
-            loaded = checkpoint.load_model_weights(weights, model, config.model.weights_mismatch)
-            if world.main:
-                for line in loaded.lines():
-                    print(line, file=sys.stderr)
+        model = trained_network(config, weights, len(dataset.categories), world)
         result = evaluate_model(model.to(device), config, dataset, device, world)
         if result is not None:
             write_result(Run(folder), config, result, iteration)

@@ -51,8 +51,24 @@ class ProcessDied(RunFailed):
         self.rank = rank
         self.exit_code = exit_code
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ProcessDied, (self.rank, self.exit_code)
+
     def record(self) -> dict[str, Any]:
         return {**super().record(), "rank": self.rank, "exit_code": self.exit_code}
+
+
+class ProcessSilent(RunFailed):
+    """A process waited for another one as long as `runtime.timeout` allows: that one hangs, or never came."""
+
+    kind = "process_silent"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"another process of the run did not answer for {seconds:g} s (runtime.timeout)")
+        self.seconds = seconds
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ProcessSilent, (self.seconds,)
 
 
 class ProcessFailed(RunFailed):

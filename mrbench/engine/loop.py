@@ -19,7 +19,7 @@ from mrbench.engine.distributed import (
     World,
     choose_device,
     from_main,
-    gather,
+    is_of_exchange,
     largest,
     main_process_first,
     process_group,
@@ -32,6 +32,7 @@ from mrbench.engine.progress import Reporter, Throughput, peak_memory
 from mrbench.engine.signals import Preempted, StopSignal
 from mrbench.engine.step import TrainStep
 from mrbench.errors import UserError
+from mrbench.evaluation.gather import gather
 from mrbench.modeling.build import build_network
 from mrbench.runs import metrics
 from mrbench.runs.record import Run
@@ -46,14 +47,15 @@ def train_process(world: World, store: dist.Store | None, folder: Path, config: 
     Raises:
         Preempted: SIGTERM or SIGINT came; a checkpoint of that moment is written.
         NonFiniteLoss, OutOfMemory: training cannot go on.
+        ProcessDied, ProcessSilent: another process is gone, or hangs.
         UserError: data, weights or files that cannot be used.
     """
     run = Run(folder)
     with StopSignal() as stop, Reporter(run, world.main) as reporter:
         device = choose_device(config.runtime, world)
-        set_threads(config.runtime, world.size)
+        set_threads(config.runtime, world.local_size)
         try:
-            with process_group(world, device, store):
+            with process_group(world, device, config.runtime, store):
                 Loop(world, device, run, config, stop, reporter).run_to_end()
         except torch.OutOfMemoryError as error:
             raise OutOfMemory(f"{error}; try runtime.accumulate={2 * config.runtime.accumulate}") from error
@@ -146,8 +148,10 @@ class Loop:
         for batch in self._batches():
             try:
                 losses = self.step(batch)
-            except RuntimeError:
-                if self.stop.received is not None:
+            except RuntimeError as error:
+                # Of the end of a loader's worker, which torch reports anywhere. torchrun also sends SIGTERM where
+                # another process has died: that is no request to stop.
+                if self.stop.received is not None and not is_of_exchange(error):
                     raise Preempted(self.stop.received) from None
                 raise
             self.done += 1
@@ -208,7 +212,7 @@ class Loop:
         try:
             yield
         except NonFiniteLoss as error:
-            ids = gather(error.image_ids, self.world)
+            ids = gather(error.image_ids) or error.image_ids
             raise NonFiniteLoss(error.iteration, error.loss, error.value, ids) from None
 
     def _save(self, image_ids: list[int] | None = None) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
-from mrbench.engine.distributed import World
-from mrbench.engine.failures import ProcessDied, ProcessFailed, RunFailed
+from mrbench.engine.distributed import World, world_from_environment
+from mrbench.engine.failures import ProcessDied, ProcessFailed, ProcessSilent, RunFailed
 from mrbench.engine.signals import Preempted, StopSignal
 from mrbench.errors import UserError
 
@@ -22,6 +22,21 @@ from mrbench.errors import UserError
 GRACE_SECONDS = 5.0
 
 Worker = Callable[..., None]
+
+
+def carry_out(worker: Worker, devices: int, arguments: Sequence[Any]) -> bool:
+    """Call `worker(world, store, *arguments)` in every process of the job: those that torchrun or srun started, else
+    `devices` of them, started here, or this one.
+
+    Returns whether this process is the main one. Raises what `run_processes` does.
+    """
+    world = world_from_environment()
+    if world is None and devices > 1:
+        run_processes(worker, devices, arguments)
+        return True
+    world = world or World()
+    worker(world, None, *arguments)
+    return world.main
 
 
 def run_processes(worker: Worker, size: int, arguments: Sequence[Any]) -> None:
@@ -32,6 +47,7 @@ def run_processes(worker: Worker, size: int, arguments: Sequence[Any]) -> None:
     Raises:
         UserError, RunFailed, Preempted: what a worker raised.
         ProcessDied: a process was killed from outside, or crashed.
+        ProcessSilent: a process did not answer the others for `runtime.timeout` seconds.
         ProcessFailed: a worker raised anything else.
     """
     store = dist.TCPStore("127.0.0.1", 0, size, is_master=True, wait_for_workers=False)
@@ -62,7 +78,8 @@ def run_processes(worker: Worker, size: int, arguments: Sequence[Any]) -> None:
     # In the order of their coming: the first one's end makes the others fail in their next exchange.
     reports = sorted((report for pipe in pipes if (report := _received(pipe)) is not None), key=lambda r: r[0])
     errors = [error for _, error in reports]
-    known = [error for error in errors if not isinstance(error, ProcessFailed)]
+    # What a process says of another one counts for less than how that one ended.
+    known = [error for error in errors if not isinstance(error, ProcessFailed | ProcessDied | ProcessSilent)]
     failed = [ProcessDied(rank, p.exitcode) for rank, p in enumerate(processes) if p.exitcode]
     if failed and not known and stop.received is not None:
         raise Preempted(stop.received)  # asked to stop before the processes could listen
@@ -97,7 +114,7 @@ def _child(worker: Worker, rank: int, size: int, port: int, pipe: Connection, ar
     store = dist.TCPStore("127.0.0.1", port, size, is_master=False)
     code = 1
     try:
-        worker(World(rank, size, rank), store, *arguments)
+        worker(World(rank, size, rank, size), store, *arguments)
         code = 0
     except (UserError, RunFailed, Preempted) as error:
         pipe.send((time.monotonic(), error))

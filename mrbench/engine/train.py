@@ -1,6 +1,5 @@
 """A whole training job: from taking the run's lock to its final state, in one process or several."""
 
-import hashlib
 import os
 import socket
 import traceback
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from mrbench.config.fingerprint import annotations_fingerprint
 from mrbench.config.schema import RunConfig
@@ -22,11 +20,11 @@ from mrbench.engine.distributed import (
 )
 from mrbench.engine.failures import ProcessDied, RunFailed
 from mrbench.engine.loop import train_process
-from mrbench.engine.processes import run_processes
-from mrbench.engine.signals import Preempted
+from mrbench.engine.processes import carry_out
+from mrbench.engine.signals import Preempted, StopSignal
 from mrbench.errors import UserError
-from mrbench.runs.files import write_json
-from mrbench.runs.lock import run_lock
+from mrbench.runs.files import sha256, write_json
+from mrbench.runs.lock import is_locked, run_lock
 from mrbench.runs.provenance import collect
 from mrbench.runs.record import Run, now
 
@@ -34,8 +32,8 @@ from mrbench.runs.record import Run, now
 def train(run: Run, config: RunConfig) -> None:
     """Carry out a run, from its newest checkpoint where it has one. A completed run is left as it is.
 
-    With `runtime.devices` above 1 that many processes are started on this machine; under torchrun this process
-    joins the others, and rank 0 keeps the record.
+    With `runtime.devices` above 1 that many processes are started on this machine; under torchrun or srun this
+    process joins the others, and rank 0 keeps the record.
 
     Raises:
         UserError: another process has the run, or something asked for cannot be done; the record says so.
@@ -45,9 +43,10 @@ def train(run: Run, config: RunConfig) -> None:
     world = world_from_environment()
     if world is not None and not world.main:
         if run.status().state != "completed":
-            train_process(world, None, run.folder, config)
+            _train_beside(world, run, config)
         return
-    with run_lock(run):
+    # Signals are noted until the end is on record: torchrun ends all processes soon after one.
+    with run_lock(run), StopSignal() as stop:
         status = run.status()
         if status.state == "completed":
             return
@@ -62,7 +61,7 @@ def train(run: Run, config: RunConfig) -> None:
             error=None,
         )
         try:
-            _train(run, config, world)
+            _train(run, config, world, stop)
         except Preempted as error:
             done = {} if error.iteration is None else {"iteration": error.iteration}
             run.update(state="preempted", ended=now(), **done)
@@ -74,10 +73,6 @@ def train(run: Run, config: RunConfig) -> None:
             _record_failure(run, {"kind": "user_error", "message": error.what, "hint": error.hint})
             raise
         except Exception as error:
-            if _lost_a_peer(error):
-                died = ProcessDied(None)
-                _record_failure(run, died.record())
-                raise died from error
             trace = traceback.format_exc()
             _record_failure(
                 run, {"kind": "exception", "message": f"{type(error).__name__}: {error}", "traceback": trace}
@@ -86,25 +81,32 @@ def train(run: Run, config: RunConfig) -> None:
         run.update(state="completed", iteration=config.schedule.iterations, ended=now())
 
 
-def _train(run: Run, config: RunConfig, world: World | None) -> None:
+def _train(run: Run, config: RunConfig, world: World | None, stop: StopSignal) -> None:
     processes = config.runtime.devices if world is None else world.size
     check_processes(config, processes)
-    write_json(run.provenance_file, _provenance(config, world or World(size=processes)))
-    if world is None and processes > 1:
-        run_processes(train_process, processes, (run.folder, config))
-    else:
-        train_process(world or World(), None, run.folder, config)
+    write_json(run.provenance_file, _provenance(config, world or World(size=processes, local_size=processes)))
+    if stop.received is not None:
+        raise Preempted(stop.received)
+    carry_out(train_process, processes, (run.folder, config))
+
+
+def _train_beside(world: World, run: Run, config: RunConfig) -> None:
+    """Join the main process, and say in the record that it has died if it cannot do so itself any more."""
+    with StopSignal():
+        try:
+            train_process(world, None, run.folder, config)
+        except ProcessDied as error:
+            if run.status().state != "running" or is_locked(run):
+                raise
+            died = ProcessDied(0)
+            _record_failure(run, died.record())
+            raise died from error
 
 
 def _record_failure(run: Run, error: dict[str, Any]) -> None:
     # The disk may be full: the first error is the one to show.
     with suppress(UserError):
         run.update(state="failed", ended=now(), error=error)
-
-
-def _lost_a_peer(error: Exception) -> bool:
-    """Whether an exchange between processes failed because one of them is gone."""
-    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def _provenance(config: RunConfig, world: World) -> dict[str, Any]:
@@ -117,7 +119,7 @@ def _provenance(config: RunConfig, world: World) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "processes": world.size,
-        "threads": set_threads(config.runtime, world.size),
+        "threads": set_threads(config.runtime, world.local_size),
         # The same again on the same machine is bit-identical on a CPU; a GPU adds up in another order each time unless
         # told otherwise, and so do more than two processes after a resume, whose gradients are then exchanged in other
         # portions.
@@ -126,11 +128,6 @@ def _provenance(config: RunConfig, world: World) -> dict[str, Any]:
         else "same-order",
         # The embedded data set is a function of its settings, which config.yaml has, and may not be made yet.
         "data_fingerprint": annotations_fingerprint(config.data) if config.data.kind == "coco_folder" else None,
-        "weights_sha256": {name: _sha256(Path(name)) for name in weights if name and Path(name).is_file()},
-        "proposals_sha256": {name: _sha256(Path(name)) for name in proposals if name and Path(name).is_file()},
+        "weights_sha256": {name: sha256(Path(name)) for name in weights if name and Path(name).is_file()},
+        "proposals_sha256": {name: sha256(Path(name)) for name in proposals if name and Path(name).is_file()},
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -91,7 +91,9 @@ def evaluate(
 
 def without_annotations(images: int) -> Evaluation:
     """What there is to say of detections on images whose annotations nobody has, as COCO's test-dev: no numbers."""
-    note = "The images have no annotations: nothing was evaluated. The detections are COCO results, ready to be sent in."
+    note = (
+        "The images have no annotations: nothing was evaluated. The detections are COCO results, ready to be sent in."
+    )
     return Evaluation({}, {}, [note], None, images)
 
 

@@ -3,23 +3,20 @@
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import distributed
 
 from mrbench.config.schema import RunConfig
 from mrbench.data.batch import Batch, Views
 from mrbench.data.coco import CocoDataset
 from mrbench.data.loader import eval_loader, view_loader
+from mrbench.evaluation.gather import gather
 from mrbench.evaluation.rle import encode_instance
 from mrbench.evaluation.tta import detect_views, mirrored_keypoints
 from mrbench.modeling.detector import Detections, MaskRCNN
-
-Item = TypeVar("Item")
-
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 Detect = Callable[[Any], list[Detections]]
@@ -64,7 +61,7 @@ def detect_dataset(
 
     `detect` makes detections of what the loader gives, by default `model.detect` does. `autocast_context` makes the
     context in which the model runs; `progress` is called with the number of images done. The model is left in the
-    mode (train or eval) it came in. Call `gather` on what each process returns.
+    mode (train or eval) it came in. Call `gather_results` on what each process returns.
     """
     find: Detect = detect or model.detect
     training = model.training
@@ -129,17 +126,7 @@ def in_order(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(results, key=lambda item: (item["image_id"], -item["score"]))
 
 
-def gather(results: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+def gather_results(results: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
     """The results of all processes on process 0, in order; None on the others. Without processes: the results."""
-    of_all = gather_lists(results)
+    of_all = gather(results)
     return None if of_all is None else in_order(of_all)
-
-
-def gather_lists(items: list[Item]) -> list[Item] | None:
-    """The items of all processes on process 0, one process after another; None on the others."""
-    if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
-        return items
-    rank = distributed.get_rank()
-    parts: list[Any] | None = [None] * distributed.get_world_size() if rank == 0 else None
-    distributed.gather_object(items, parts, dst=0)
-    return None if parts is None else [item for part in parts for item in part]

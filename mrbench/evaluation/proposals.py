@@ -11,7 +11,7 @@ from pycocotools import mask as rle_api
 from mrbench.data.batch import Batch
 from mrbench.data.proposals import ProposalTable, make_table
 from mrbench.evaluation.coco import COCO_AREAS, Evaluation
-from mrbench.evaluation.inference import gather_lists
+from mrbench.evaluation.gather import gather
 from mrbench.evaluation.results import read_ground_truth
 from mrbench.modeling.proposal_network import ProposalNetwork
 
@@ -53,7 +53,7 @@ def propose_dataset(
 
 def gather_proposals(found: list[OfImage]) -> ProposalTable | None:
     """Those of all processes, in order of image id, on process 0; None on the others."""
-    of_all = gather_lists(found)
+    of_all = gather(found)
     if of_all is None:
         return None
     of_all = sorted(of_all, key=lambda item: item[0])

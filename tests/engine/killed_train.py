@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mrbench.engine import loop
+from mrbench.engine import evaluate, loop
 from mrbench.engine.step import TrainStep
 from mrbench.runs import files, metrics
 
@@ -30,6 +30,28 @@ def kill_before_step(iteration: int, rank: int | None = None) -> None:
         return step(self, batch)
 
     TrainStep.__call__ = patched  # type: ignore[method-assign]
+
+
+def stop_before_step(iteration: int, rank: int) -> None:
+    def patched(self: TrainStep, batch: Any) -> Any:
+        import torch.distributed as dist
+
+        if batch.iteration == iteration and dist.get_rank() == rank:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return step(self, batch)
+
+    TrainStep.__call__ = patched  # type: ignore[method-assign]
+
+
+def kill_before_detecting(rank: int) -> None:
+    detect = evaluate.detect_as_configured
+
+    def patched(*arguments: Any) -> Any:
+        if arguments[-2] == rank:
+            die()
+        return detect(*arguments)
+
+    evaluate.detect_as_configured = patched
 
 
 def kill_inside_checkpoint(name: str) -> None:
@@ -78,6 +100,9 @@ MOMENTS: dict[str, Callable[[], None]] = {
     "inside-log-line": lambda: kill_inside_log_line(10),
     "final-evaluation": kill_before_result,
     "one-of-two": lambda: kill_before_step(6, rank=1),
+    "main-of-two": lambda: kill_before_step(6, rank=0),
+    "one-of-two-hangs": lambda: stop_before_step(6, rank=1),
+    "one-of-two-detecting": lambda: kill_before_detecting(rank=1),
 }
 
 MOMENTS[os.environ["MOMENT"]]()

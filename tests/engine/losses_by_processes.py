@@ -13,13 +13,13 @@ import torch
 import torch.distributed as dist
 
 from mrbench.config.compose import load
+from mrbench.config.schema import RuntimeConfig
 from mrbench.data.loader import train_loader
 from mrbench.data.sources import open_split
 from mrbench.engine.distributed import World, process_group
 from mrbench.engine.processes import run_processes
 from mrbench.engine.step import TrainStep
 from mrbench.modeling.build import build_detector
-
 
 PROCESSES = 4
 
@@ -31,7 +31,7 @@ def worker(world: World, store: dist.Store, folder: str, jobs: list[str]) -> Non
         team, teams = world.rank // size, world.size // size
         for job in [job for job in jobs if job.startswith(f"{size}:")][team::teams]:
             member = World(world.rank % size, size)
-            with process_group(member, torch.device("cpu"), dist.PrefixStore(job, store)):
+            with process_group(member, torch.device("cpu"), RuntimeConfig(), dist.PrefixStore(job, store)):
                 losses = losses_of(member, job)
             if member.main:
                 (Path(folder) / f"{jobs.index(job)}.json").write_text(json.dumps(losses))

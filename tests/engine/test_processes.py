@@ -6,19 +6,24 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from mrbench.config.compose import to_yaml
+from mrbench.config.compose import changed_for_testing, to_yaml
 from mrbench.config.schema import RunConfig
-from mrbench.engine.distributed import World, check_processes
+from mrbench.data.loader import eval_loader
+from mrbench.data.sources import open_split
+from mrbench.engine.distributed import World, check_processes, world_from_environment
 from mrbench.engine.evaluate import evaluate_run
 from mrbench.engine.train import train
 from mrbench.errors import UserError
 from mrbench.runs.record import Run, list_runs, open_run
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
 
 Losses = list[dict[str, float]]  # of each iteration, by name
 
@@ -103,65 +108,231 @@ def assert_same(one: Losses, two: Losses, iterations: int, within: float) -> Non
         assert a == pytest.approx(b, abs=within, rel=0)
 
 
-def test_a_process_that_dies_ends_the_run_which_then_resumes(
-    tmp_path: Path, scripts: Path, overrides: tuple[str, ...], tiny: Callable[..., RunConfig], undisturbed: Run
+@pytest.fixture(scope="module")
+def two_nodes(tmp_path_factory: pytest.TempPathFactory, overrides: tuple[str, ...]) -> Run:
+    """A tiny run of two processes, each started by the torchrun of a node of its own."""
+    root = tmp_path_factory.mktemp("two_nodes")
+    torchrun_on_two_nodes("-m", "mrbench", "train", "--root", root, *overrides)
+    (run,) = list_runs(root)
+    return run
+
+
+def torchrun_on_two_nodes(*command: str | Path) -> list[str]:
+    """What both printed. Both nodes are this machine; the processes meet at one port of it."""
+    port = free_port()
+    common = ("--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}")
+    nodes = [
+        subprocess.Popen(
+            [*TORCHRUN, *common, f"--node-rank={node}", *map(str, command)],
+            env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for node in range(2)
+    ]
+    printed = [node.communicate(timeout=180)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0]
+    return printed
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def ended(moment: str, command: list[str | Path]) -> subprocess.CompletedProcess[str]:
+    """A command of mrbench to which something happens at `moment` (killed_train.py)."""
+    environment = {**os.environ, "MOMENT": moment, "GLOO_SOCKET_IFNAME": "lo"}
+    return subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=180)
+
+
+def test_two_nodes_of_torchrun_train_one_run(two_nodes: Run, undisturbed: Run) -> None:
+    assert two_nodes.status().state == "completed"
+    assert two_nodes.provenance()["processes"] == 2
+    losses = [line["loss"] for line in two_nodes.metrics() if line["kind"] == "train"]
+    expected = [line["loss"] for line in undisturbed.metrics() if line["kind"] == "train"]
+    assert losses == pytest.approx(expected, abs=0.05)
+
+
+def test_two_nodes_of_torchrun_evaluate_one_run(two_nodes: Run) -> None:
+    written = two_nodes.evaluation()
+    assert written is not None
+    two_nodes.evaluation_file.unlink()
+    root = two_nodes.folder.parents[1]
+    main, other = torchrun_on_two_nodes("-m", "mrbench", "eval", two_nodes.run_id, "--root", root, "--json")
+    again = json.loads(main)
+    assert other == ""
+    assert {**again, "seconds": None} == {**written, "seconds": None}
+    assert two_nodes.evaluation() == again
+
+
+def test_a_process_that_dies_ends_the_run_which_then_resumes_to_the_same_numbers(
+    tmp_path: Path,
+    scripts: Path,
+    overrides: tuple[str, ...],
+    tiny: Callable[..., RunConfig],
+    two_nodes: Run,
+    assert_same_result: Callable[[Run, Run], None],
 ) -> None:
-    command = [sys.executable, str(scripts / "killed_train.py"), "train", "--root", str(tmp_path), *overrides]
-    done = subprocess.run(
-        [*command, "runtime.devices=2"],
-        env={**os.environ, "MOMENT": "one-of-two"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    command = [sys.executable, scripts / "killed_train.py", "train", "--root", tmp_path, *overrides]
+    done = ended("one-of-two", [*command, "runtime.devices=2"])
     assert done.returncode == 1, done.stderr
     assert "process 1 of the run was ended by SIGKILL" in done.stderr
+    assert "Traceback" not in done.stderr
     (run,) = list_runs(tmp_path)
     error = run.status().error
     assert run.status().state == "failed"
     assert error is not None
     assert (error["kind"], error["rank"], error["exit_code"]) == ("process_died", 1, -signal.SIGKILL)
-    train(run, tiny())
-    losses = [line["loss"] for line in run.metrics() if line["kind"] == "train"]
-    expected = [line["loss"] for line in undisturbed.metrics() if line["kind"] == "train"]
-    assert losses == pytest.approx(expected, abs=0.05), "four iterations with two processes, the rest with one"
+    train(run, tiny("runtime.devices=2"))
+    assert run.status().attempt == 2
+    assert_same_result(run, two_nodes)
 
 
-def test_evaluation_in_two_processes_gives_identical_numbers(
-    tmp_path: Path, tiny: Callable[..., RunConfig], undisturbed: Run
+# torchrun asks the process that is left to stop, as if it were for another reason.
+@pytest.mark.parametrize("moment, dead", [("one-of-two-detecting", None), ("main-of-two", 0)])
+def test_a_process_of_torchrun_that_dies_ends_the_run(
+    tmp_path: Path, scripts: Path, overrides: tuple[str, ...], moment: str, dead: int | None
 ) -> None:
-    # 6 pictures in batches of 4: one process has 4, the other 2.
-    config = tiny("runtime.devices=2", "runtime.evaluation_batch=4")
-    run = open_run(tmp_path, config)
+    port = f"--master-port={free_port()}"
+    program = [scripts / "killed_train.py", "train", "--root", tmp_path, *overrides]
+    done = ended(moment, [*TORCHRUN, "--nproc-per-node=2", port, *program])
+    assert done.returncode != 0
+    (run,) = list_runs(tmp_path)
+    assert run.status().state == "failed", done.stderr
+    assert run.status().error == {
+        "kind": "process_died",
+        "message": f"{'another process' if dead is None else 'process 0'} of the run is gone",
+        "rank": dead,
+        "exit_code": None,
+    }
+
+
+def test_torchrun_that_is_asked_to_stop_leaves_a_checkpoint(
+    tmp_path: Path, overrides: tuple[str, ...], tiny: Callable[..., RunConfig]
+) -> None:
+    """It signals whole groups of processes, loaders' workers among them."""
+    changes = ("schedule.iterations=2000", "evaluation.period=0", "runtime.num_workers=1")
+    command = ("--nproc-per-node=2", f"--master-port={free_port()}", "-m", "mrbench", "train", "--root", str(tmp_path))
+    run = open_run(tmp_path, tiny(*changes))
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
+    job = subprocess.Popen([*TORCHRUN, *command, *overrides, *changes], env=environment)
+    while run.status().iteration < 2:
+        assert job.poll() is None
+        time.sleep(0.1)
+    job.terminate()
+    assert job.wait(120) != 0
+    status = run.status()
+    assert status.state == "preempted"
+    assert (run.checkpoint_dir / f"{status.iteration:08d}.pt").is_file()
+
+
+def test_a_process_that_hangs_ends_the_run(tmp_path: Path, scripts: Path, overrides: tuple[str, ...]) -> None:
+    command = [sys.executable, scripts / "killed_train.py", "train", "--root", tmp_path, *overrides]
+    done = ended("one-of-two-hangs", [*command, "runtime.devices=2", "runtime.timeout=10"])
+    assert done.returncode == 1, done.stderr
+    (run,) = list_runs(tmp_path)
+    error = run.status().error
+    assert error is not None
+    assert error["kind"] == "process_silent"
+    assert "did not answer for 10 s (runtime.timeout)" in error["message"]
+
+
+def test_a_process_that_dies_ends_an_evaluation_with_one_message(
+    tmp_path: Path, scripts: Path, overrides: tuple[str, ...], undisturbed: Run
+) -> None:
     weights = undisturbed.checkpoint_dir / "final.pt"
-    one = undisturbed.evaluation()
-    assert one is not None
-    two = evaluate_run(run, config, weights=weights)
-    assert two["metrics"] == one["metrics"]
-    assert two["per_category"] == one["per_category"]
-    assert two["images"] == 6
-    assert run.detections_file().read_bytes() == undisturbed.detections_file().read_bytes()
+    command = [sys.executable, scripts / "killed_train.py", "eval", "--weights", weights, "--out", tmp_path / "out"]
+    done = ended("one-of-two-detecting", [*command, *overrides, "runtime.devices=2"])
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "failed: process 1 of the run was ended by SIGKILL"
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
-def test_processes_that_torchrun_starts_join_one_run(
-    tmp_path: Path, overrides: tuple[str, ...], undisturbed: Run
+# Three processes share three batches of the ten pictures, and two pictures.
+@pytest.mark.parametrize("images", [10, 2])
+def test_three_processes_evaluate_to_identical_numbers(
+    tmp_path: Path, tiny: Callable[..., RunConfig], undisturbed: Run, images: int
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, "-m", "mrbench", "train", "--root", str(tmp_path), *overrides]
-    processes = [
-        subprocess.Popen(command, env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+    weights = undisturbed.checkpoint_dir / "final.pt"
+    config = tiny(f"data.shapes.val_images={images}", "runtime.evaluation_batch=4")
+    runs = [open_run(tmp_path / name, config) for name in ("one", "three")]
+    one = evaluate_run(runs[0], config, weights)
+    three = evaluate_run(runs[1], changed_for_testing(config, ["runtime.devices=3"]), weights)
+    assert one is not None
+    assert one["images"] == images
+    assert three == {**one, "seconds": three and three["seconds"]}
+    assert runs[0].detections_file().read_bytes() == runs[1].detections_file().read_bytes()
+
+
+def test_every_image_is_evaluated_once_by_however_many_processes(tiny: Callable[..., RunConfig]) -> None:
+    config = tiny("data.shapes.val_images=10", "runtime.evaluation_batch=2")
+    dataset = open_split(config.data, "val")
+    for size in range(1, 13):
+        shares = [
+            [i for batch in eval_loader(dataset, config, rank, size) for i in batch.image_ids] for rank in range(size)
+        ]
+        assert sorted(i for share in shares for i in share) == sorted(image.id for image in dataset.images)
+
+
+def test_tasks_of_a_slurm_step_know_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables as srun sets them (its manual, OUTPUT ENVIRONMENT VARIABLES): 2 nodes with 4 tasks each."""
+    job = {"SLURM_JOB_ID": "1234567", "SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {**job, "SLURM_JOB_NODELIST": "gpu[007-008]", "SLURM_JOB_NUM_NODES": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert world_from_environment() is None, "a batch script is no step"
+    step = {"SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_ID": "0", "SLURM_PROCID": "6", "SLURM_LOCALID": "2"}
+    for name, value in step.items():
+        monkeypatch.setenv(name, value)
+    world = world_from_environment()
+    assert world is not None
+    assert (world.rank, world.size, world.local_rank, world.local_size) == (6, 8, 2, 4)
+    address, port = world.meeting.removeprefix("tcp://").split(":")
+    assert address == "gpu007"
+    assert 20000 <= int(port) < 60000
+    monkeypatch.setenv("SLURM_STEP_ID", "1")
+    other = world_from_environment()
+    assert other is not None
+    assert other.meeting != world.meeting, "steps of a job do not get in each other's way"
+    monkeypatch.setenv("MASTER_ADDR", "10.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    chosen = world_from_environment()
+    assert chosen is not None
+    assert chosen.meeting == "tcp://10.0.0.1:29500"
+
+
+def test_tasks_of_a_slurm_step_exchange_tensors() -> None:
+    program = """
+import torch, torch.distributed as dist
+from mrbench.config.schema import RuntimeConfig
+from mrbench.engine.distributed import process_group, world_from_environment
+world = world_from_environment()
+with process_group(world, torch.device("cpu"), RuntimeConfig()):
+    total = torch.tensor(10 ** world.rank)
+    dist.all_reduce(total)
+print(int(total))
+"""
+    common = {"SLURM_JOB_ID": "1", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_JOB_NUM_NODES": "1"}
+    common |= {"SLURM_JOB_NODELIST": "localhost", "MASTER_PORT": str(free_port()), "GLOO_SOCKET_IFNAME": "lo"}
+    tasks = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            env={**os.environ, **common, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         for rank in range(2)
     ]
-    assert [process.wait(120) for process in processes] == [0, 0]
-    (run,) = list_runs(tmp_path)
-    assert run.status().state == "completed"
-    assert run.provenance()["processes"] == 2
-    losses = [line["loss"] for line in run.metrics() if line["kind"] == "train"]
-    expected = [line["loss"] for line in undisturbed.metrics() if line["kind"] == "train"]
-    assert losses == pytest.approx(expected, abs=0.05)
+    assert [task.communicate(timeout=120)[0] for task in tasks] == ["11\n", "11\n"]
+
+
+def test_nccl_without_gpus_is_refused(tiny: Callable[..., RunConfig]) -> None:
+    with pytest.raises(UserError, match="backend=nccl needs GPUs"):
+        check_processes(tiny("runtime.backend=nccl", "runtime.devices=2"), 2)
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(tiny: Callable[..., RunConfig]) -> None:

@@ -11,7 +11,7 @@ from mrbench.data.coco import Category
 from mrbench.errors import UserError
 from mrbench.evaluation.coco import evaluate
 from mrbench.evaluation.folder import open_pictures
-from mrbench.evaluation.inference import detect_dataset, gather
+from mrbench.evaluation.inference import detect_dataset, gather_results
 from mrbench.modeling.postprocess import Detections
 
 
@@ -92,12 +92,12 @@ def test_results_score_100_against_what_was_to_be_found():
 def test_results_do_not_depend_on_the_batches():
     one = detect_dataset(Oracle(), DataSet(), batches(IDS, 1))
     assert one == detect_dataset(Oracle(), DataSet(), batches(sorted(IDS), 5))
-    assert gather(one) == one
+    assert gather_results(one) == one
 
 
 def _process(rank, folder):
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    joined = gather(detect_dataset(Oracle(), DataSet(), batches(IDS[rank::2], 2)))
+    joined = gather_results(detect_dataset(Oracle(), DataSet(), batches(IDS[rank::2], 2)))
     torch.distributed.destroy_process_group()
     torch.save(joined, f"{folder}/{rank}.pt")
 
