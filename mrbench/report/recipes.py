@@ -19,8 +19,8 @@ HEAD = """# Recipes
 Every published training of [results/published/accuracy.csv](../results/published/accuracy.csv) as a recipe:
 `mrbench train recipe=NAME data.root=FOLDER`. `mrbench recipes show NAME` tells where a recipe's values come from, what
 it starts from and what it changes. The files are in [conf/recipe](../conf/recipe);
-[architectures.md](architectures.md) says what their networks are built of. AP is what the source published on the split
-that its row names, in percent. Nothing here was trained with mrbench but what says so.
+[architectures.md](architectures.md) says what their networks are built of. AP is what the source published on the
+split that its row names, in percent. Nothing here was trained with mrbench but what says so.
 
 This page is written by `mrbench recipes table -o docs/recipes.md`.
 """
