@@ -1,8 +1,12 @@
-"""Where runs are carried out: one interface for every kind of place."""
+"""Where runs are carried out: one interface for every kind of place, usable from any process on any later day.
 
-import time
+An executor holds no state of its own that matters: what was submitted stands in each run's `job/` folder
+(`record.JobRecord`), what became of the run in the run's own record. So a sweep may be looked at, cancelled or gone
+on with from another terminal, or after whoever began it has died.
+"""
+
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -26,48 +30,60 @@ class Job:
         return self.folder.name
 
 
+@dataclass(frozen=True)
+class Limits:
+    """Of one submission: how many of its runs go on at once, and how many may fail before no more are begun."""
+
+    parallel: int | None = None
+    max_failures: int | None = None
+
+
 class JobState(StrEnum):
     """What has become of a job. It says nothing of the run's success: that is in the run's own record."""
 
     QUEUED = "queued"
     ACTIVE = "active"
     ENDED = "ended"
+    UNKNOWN = "unknown"  # who has it does not answer; it may still go on, so it is not to be submitted again
 
 
 class Executor(ABC):
-    """Carries out jobs. Nothing is ever cancelled but by `cancel` and `kill`."""
+    """Carries out the runs under `root`. Nothing is ever cancelled but by `cancel` and `kill`.
 
-    parallel: int
-    """How many runs it carries out at once."""
+    `entry` is what a job calls, see `TRAIN`.
+    """
 
-    @abstractmethod
-    def submit(self, jobs: Sequence[Job]) -> None:
-        """Takes jobs on, in this order. A run that has ended may be submitted again."""
-
-    @abstractmethod
-    def poll(self) -> dict[str, JobState]:
-        """run id -> state, for all jobs ever submitted. Starts what can be started."""
+    def __init__(self, root: Path, entry: str = TRAIN) -> None:
+        self.root = root.resolve()
+        self.entry = entry
 
     @abstractmethod
-    def cancel(self) -> None:
-        """Drops what is queued and asks what is active to save its state and end."""
+    def submit(self, jobs: Sequence[Job], limits: Limits) -> None:
+        """Takes jobs on, in this order, and returns at once; they outlive this process.
+
+        Writes each run's job record (`record.begin`) before anything can start. A run whose job has ended may be
+        submitted again. Raises UserError where the place refuses, with nothing half submitted.
+        """
 
     @abstractmethod
-    def kill(self) -> None:
+    def states(self, run_ids: Collection[str]) -> dict[str, JobState]:
+        """Of the runs' latest jobs, from the records on disk and at most one call to a scheduler.
+
+        A run without a job of this kind of place on record is left out.
+        """
+
+    @abstractmethod
+    def cancel(self, run_ids: Collection[str]) -> None:
+        """Drops what is queued, and asks what is active to write a checkpoint and end. Returns at once."""
+
+    @abstractmethod
+    def kill(self, run_ids: Collection[str]) -> None:
         """Ends at once what `cancel` could not; a run goes on later from its last checkpoint."""
 
     @abstractmethod
     def output(self, run_id: str) -> Path | None:
         """What the run's latest job printed, where there is such a file."""
 
-    def active(self) -> list[str]:
-        return [run_id for run_id, state in self.poll().items() if state is JobState.ACTIVE]
-
-    def wait(self, seconds: float, interval: float = 0.1) -> bool:
-        """Waits until nothing is queued or active; False when it is not so after `seconds`."""
-        end = time.monotonic() + seconds
-        while any(state is not JobState.ENDED for state in self.poll().values()):
-            if time.monotonic() > end:
-                return False
-            time.sleep(interval)
-        return True
+    def notes(self) -> list[str]:
+        """What to tell the person about the place, as "accounting is off"; asked for after the other calls."""
+        return []
