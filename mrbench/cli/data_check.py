@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ from mrbench.cli.common import ConfigDir, Overrides, compose
 from mrbench.cli.data_counts import counts_table
 
 if TYPE_CHECKING:
-    from mrbench.data.check import Report
+    from mrbench.data.check import Report, WeightClasses
     from mrbench.data.findings import Example
 
 EXIT_CODES = {"error": 2, "warning": 1}
@@ -44,12 +45,11 @@ def check_command(
 
     config = compose(overrides, config_dir)
     weights = config.model.weights
-    weight_classes: Callable[[int], int | None] | None = None
+    weight_classes: WeightClasses | None = None
     if weights is not None:
-        from mrbench.weights.classes import number_of_classes
+        from mrbench.weights.classes import classes_of
 
-        def weight_classes(classes: int) -> int | None:
-            return number_of_classes(Path(weights), classes)
+        weight_classes = partial(classes_of, Path(weights))
 
     report = check_data(config, _progress, decode, weight_classes)
     console = Console(highlight=False)

@@ -88,7 +88,7 @@ def _detect(
     from mrbench.engine.precision import autocast, check_precision, set_matmul_precision
     from mrbench.evaluation.folder import open_pictures
     from mrbench.evaluation.inference import detect_as_configured
-    from mrbench.modeling.build import build_detector
+    from mrbench.modeling.build import build_detector, without_initial_weights
 
     # Before the data set is opened, which may be long work.
     open_pictures(paths, [])
@@ -99,7 +99,7 @@ def _detect(
     device = choose_device(config.runtime, World())
     check_precision(config.precision.kind, device)
     set_matmul_precision(config.precision.kind)
-    model = build_detector(config.model, len(pictures.categories))
+    model = build_detector(without_initial_weights(config.model), len(pictures.categories))
     for line in load_model_weights(weights, model, config.model.weights_mismatch).lines():
         typer.echo(line, err=True)
     config.runtime.num_workers = min(config.runtime.num_workers, len(pictures) // 8)

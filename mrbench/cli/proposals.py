@@ -94,7 +94,7 @@ def _propose(config: "RunConfig", weights: Path, splits: list[str]) -> "dict[str
     from mrbench.engine.checkpoint import load_model_weights
     from mrbench.engine.distributed import World, choose_device, set_threads
     from mrbench.engine.precision import check_precision, set_matmul_precision
-    from mrbench.modeling.build import build_network
+    from mrbench.modeling.build import build_network, without_initial_weights
     from mrbench.modeling.detector import MaskRCNN
     from mrbench.modeling.proposal_network import ProposalNetwork
 
@@ -104,7 +104,8 @@ def _propose(config: "RunConfig", weights: Path, splits: list[str]) -> "dict[str
     set_threads(config.runtime, 1)
     # All opened first: what is wrong with one is known before the work on another.
     datasets = {name: open_split(config.data, name) for name in splits}
-    model = build_network(config.model, len(next(iter(datasets.values())).categories))
+    classes = len(next(iter(datasets.values())).categories)
+    model = build_network(without_initial_weights(config.model), classes)
     for line in load_model_weights(weights, model, config.model.weights_mismatch).lines():
         typer.echo(line, err=True)
     if isinstance(model, MaskRCNN):

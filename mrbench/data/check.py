@@ -16,8 +16,8 @@ from mrbench.errors import UserError
 
 # With what is done and of how many it is: a context in which a function takes the number of those done.
 Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
-# With the number of the data set's classes: how many classes the weights are of, where they can be told.
-WeightClasses = Callable[[int], int | None]
+# With the number of the data set's classes: the names of the weights' classes ("" where unknown), if they have any.
+WeightClasses = Callable[[int], list[str] | None]
 
 
 @dataclass
@@ -124,10 +124,26 @@ def _check_model(
                 findings.add("keypoints-model", name, text, file=split.annotation_file)
     train = splits.get("train")
     if weight_classes is not None and train is not None and train.categories:
-        classes = weight_classes(len(train.categories))
-        if classes is not None and classes != len(train.categories):
-            text = f"{model.weights} is of {classes} classes, the data set has {len(train.categories)}"
-            findings.add("categories-weights", "train", text)
+        names = [category.name for category in train.categories]
+        _check_weights(config, weight_classes(len(names)), names, findings)
+
+
+def _check_weights(config: RunConfig, known: list[str] | None, wanted: list[str], findings: Findings) -> None:
+    """Whether the classes of the weights are the data set's, as `model.weights_classes` would use them."""
+    file = config.model.weights
+    if known is None:
+        return
+    if config.model.weights_classes == "by_name":
+        if {name.casefold() for name in known if name}.isdisjoint(name.casefold() for name in wanted):
+            findings.add("categories-weights", "train", f"{file} and the data set share no category's name")
+    elif len(known) != len(wanted):
+        text = f"{file} is of {len(known)} classes, the data set has {len(wanted)}"
+        findings.add("categories-weights", "train", text)
+    else:
+        other = [(a, b) for a, b in zip(known, wanted, strict=True) if a and a.casefold() != b.casefold()]
+        for name, own in other:
+            text = f"{name!r} in {file} where the data set has {own!r}"
+            findings.add("category-names-weights", "train", text)
 
 
 def _summary(split: Split, areas: list[float]) -> SplitSummary:

@@ -70,7 +70,8 @@ KINDS: dict[str, tuple[str, str]] = {
     # splits and models
     "split-leak": (ERROR, "a picture is in both splits: the same file, or an equal one"),
     "categories-differ": (ERROR, "train and val list different categories"),
-    "categories-weights": (ERROR, "the weights are of another number of categories"),
+    "categories-weights": (ERROR, "the weights are of another number of categories, or share no name"),
+    "category-names-weights": (WARNING, "the weights name other categories, as many as the data set has"),
     "image-empty": (NOTE, "images without annotations"),
     "category-empty": (NOTE, "categories without annotations"),
 }

@@ -35,7 +35,7 @@ from mrbench.errors import UserError
 from mrbench.evaluation.coco import Evaluation, evaluate, without_annotations
 from mrbench.evaluation.inference import detect_as_configured, gather_results
 from mrbench.evaluation.proposals import evaluate_proposals, gather_proposals, propose_dataset
-from mrbench.modeling.build import Network, build_network
+from mrbench.modeling.build import Network, build_network, without_initial_weights
 from mrbench.modeling.proposal_network import ProposalNetwork
 from mrbench.runs.files import replacing, write_json
 from mrbench.runs.record import Run
@@ -164,7 +164,7 @@ def testing_process(world: World, store: dist.Store | None, config: RunConfig) -
 def trained_network(config: RunConfig, weights: Path, classes: int, world: World) -> Network:
     """The network with these weights; the main process says on standard error what they lack. Raises UserError where
     they do not fit."""
-    model = build_network(config.model, classes)
+    model = build_network(without_initial_weights(config.model), classes)
     loaded = checkpoint.load_model_weights(weights, model, config.model.weights_mismatch)
     if world.main:
         for line in loaded.lines():

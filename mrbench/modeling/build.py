@@ -1,6 +1,7 @@
 """From a model's configuration to the network."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from mrbench.config.schema import BackboneConfig, MaskHeadConfig, ModelConfig
@@ -40,6 +41,11 @@ def build_network(config: ModelConfig, num_classes: int, tell: Tell = _silent) -
     if config.rpn.mode == "only":
         return build_proposal_network(config, tell)
     return build_detector(config, num_classes, tell)
+
+
+def without_initial_weights(config: ModelConfig) -> ModelConfig:
+    """The same network for weights that are all to come from a file: those its body began with are not looked for."""
+    return replace(config, backbone=replace(config.backbone, weights=None))
 
 
 def build_proposal_network(config: ModelConfig, tell: Tell = _silent) -> ProposalNetwork:

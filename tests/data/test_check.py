@@ -322,7 +322,7 @@ def test_one_damage_is_one_finding(planted: Planted, kind: str, damage: Callable
 
 
 def test_every_kind_has_its_damage_planted() -> None:
-    elsewhere = {"no-mask", "mask-wanted", "keypoints-model", "categories-weights"}
+    elsewhere = {"no-mask", "mask-wanted", "keypoints-model", "categories-weights", "category-names-weights"}
     assert {kind for kind, _ in DAMAGE} | elsewhere == set(KINDS)
     assert len(KINDS) > 25
 
@@ -361,6 +361,27 @@ def test_weights_of_other_classes_are_told(planted: Planted, tmp_path: Path) -> 
         result = run(planted, f"model.weights={path}")
         assert result.exit_code == code, result.output
         assert ("80 classes" in result.output) == (code == 2)
+
+
+@pytest.mark.parametrize(
+    ("names", "rule", "code", "said"),
+    [
+        (["thing", "person"], "same", 0, "no problems found"),
+        (["person", "thing"], "same", 1, "category-names-weights"),
+        (["thing", "rider", "car"], "by_name", 0, "no problems found"),
+        (["rider", "car"], "by_name", 2, "share no category's name"),
+    ],
+)
+def test_names_of_the_weights_classes_are_compared(
+    planted: Planted, tmp_path: Path, names: list[str], rule: str, code: int, said: str
+) -> None:
+    planted.write()
+    path = tmp_path / "weights.pt"
+    rows = {"box_head.classes.weight": torch.zeros(len(names) + 1, 8)}
+    torch.save({"model": rows, "categories": names}, path)
+    result = run(planted, f"model.weights={path}", f"model.weights_classes={rule}")
+    assert result.exit_code == code, result.output
+    assert said in result.output
 
 
 def test_further_training_files_are_checked_too(planted: Planted) -> None:

@@ -1,6 +1,7 @@
 """A run that is trained can be tested in another way, and its own record stays as it is."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def test_a_run_is_evaluated_with_test_time_augmentation_beside_its_record(undist
     mrbench("eval", undisturbed.folder, FLIPPED, lower, "--out", out)
     written = Run(out).evaluation()
     assert written is not None
-    assert written["tta"] == {"enabled": True, "short_edge": [], "max_size": 4000, "flip": True}
+    assert written["tta"] == {"enabled": True, "short_edge": [], "max_size": 4000, "flip": True, "vote": 0.8}
     mrbench("eval", undisturbed.folder, lower, "--out", tmp_path / "plain")
     assert Run(tmp_path / "plain").detections_file().read_bytes() != Run(out).detections_file().read_bytes()
     assert Run(out).detections_file().read_bytes() != undisturbed.detections_file().read_bytes()
@@ -74,3 +75,17 @@ def test_what_training_has_settled_cannot_be_changed(undisturbed: Run, arguments
 def test_the_runs_own_folder_is_not_written_over(undisturbed: Run) -> None:
     with pytest.raises(UserError, match="own folder"):
         mrbench("eval", undisturbed.folder, FLIPPED, "--out", undisturbed.folder)
+
+
+def test_a_trained_model_is_tested_without_the_file_its_body_began_with(undisturbed: Run, tmp_path: Path) -> None:
+    moved = tmp_path / "moved" / undisturbed.run_id
+    shutil.copytree(undisturbed.folder, moved)
+    config = Run(moved).config_file
+    text = config.read_text()
+    assert "    weights: null\n" in text
+    config.write_text(text.replace("    weights: null\n", f"    weights: {tmp_path / 'gone.pkl'}\n", 1))
+    assert "gone.pkl" in str(Run(moved).config().model.backbone.weights)
+    again = json.loads(mrbench("eval", moved, "--json"))
+    own = undisturbed.evaluation()
+    assert own is not None
+    assert again["metrics"] == own["metrics"]
