@@ -1,15 +1,12 @@
 """`mrbench runs`: the runs on disk."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from mrbench.cli.common import Root, root_folder
 from mrbench.cli.reproduce import reproduce_command
 from mrbench.errors import UserError
-
-if TYPE_CHECKING:
-    from mrbench.runs.record import Run, Status
 
 app = typer.Typer(help="Look at the runs on disk, and run one again.", no_args_is_help=True)
 app.command("reproduce")(reproduce_command)
@@ -23,13 +20,6 @@ COLOURS = {
 }
 
 
-def _state(run: "Run", status: "Status") -> str:
-    """A run that says `running` but whose process is gone was interrupted."""
-    from mrbench.runs.lock import is_locked
-
-    return "interrupted" if status.state == "running" and not is_locked(run) else status.state
-
-
 @app.command("list")
 def list_command(root: Root = None) -> None:
     """All runs with their state, progress and AP. Example: mrbench runs list --root /data/me"""
@@ -37,6 +27,7 @@ def list_command(root: Root = None) -> None:
     from rich.table import Table
 
     from mrbench.runs.record import list_runs
+    from mrbench.runs.state import state_of
 
     folder = root_folder(root)
     found = list_runs(folder)
@@ -53,7 +44,7 @@ def list_command(root: Root = None) -> None:
             table.add_row(run.run_id, "[red]damaged", "", "", "")
             typer.echo(error.what, err=True)
             continue
-        state = _state(run, status)
+        state = state_of(run, status)
         metrics = (evaluation or {}).get("metrics", {})
         values = [metrics.get(key) for key in ("box/AP", "mask/AP")]
         table.add_row(
@@ -74,11 +65,12 @@ def show_command(
     from rich.console import Console
 
     from mrbench.runs.record import find_run
+    from mrbench.runs.state import state_of
 
     found = find_run(root_folder(root), run)
     status, provenance = found.status(), found.provenance()
     out = Console(highlight=False, soft_wrap=True)
-    state = _state(found, status)
+    state = state_of(found, status)
     out.print(f"[bold]{found.run_id}[/]  [{COLOURS.get(state, 'default')}]{state}[/]", markup=True)
     out.print(f"folder       {found.folder}")
     out.print(f"iteration    {status.iteration} of {status.iterations}, attempt {status.attempt}")

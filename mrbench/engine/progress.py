@@ -10,8 +10,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from mrbench.runs.files import cannot_write
-from mrbench.runs.record import Run, now
+from mrbench.runs.record import Run
 
 
 def peak_memory(device: torch.device) -> int:
@@ -85,7 +84,7 @@ class Reporter:
     """
 
     def __init__(self, run: Run, main: bool) -> None:
-        self._log_file = run.log_file
+        self._run = run
         self._main = main
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._progress: Progress | None = None
@@ -101,15 +100,8 @@ class Reporter:
     def say(self, text: str) -> None:
         """A line for the terminal and the log."""
         if self._main:
-            self._log(text)
+            self._run.log(text)
             self._console.print(text, markup=False)
-
-    def _log(self, text: str) -> None:
-        try:
-            with self._log_file.open("a", encoding="utf-8") as file:
-                file.write(f"{now()} {text}\n")
-        except OSError as error:
-            raise cannot_write(self._log_file, error) from error
 
     def show(
         self, done: int, total: int, losses: Mapping[str, float], rate: float | None, images: int, memory: int
@@ -120,7 +112,7 @@ class Reporter:
         left = "" if rate is None else f"{rate:.1f} images/s  {duration((total - done) * images / rate)} left  "
         numbers = f"loss {losses['loss']:.3f}  {left}{memory / 2**20:.0f} MiB"
         parts = " ".join(f"{name} {value:.3f}" for name, value in losses.items() if name != "loss")
-        self._log(f"iteration {done}/{total}  {numbers}  {parts}")
+        self._run.log(f"iteration {done}/{total}  {numbers}  {parts}")
         if not self._console.is_terminal:
             self._console.print(f"iteration {done}/{total}  {numbers}", markup=False)
             return

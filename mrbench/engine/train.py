@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
@@ -46,7 +47,7 @@ def train(run: Run, config: RunConfig) -> None:
             _train_beside(world, run, config)
         return
     # Signals are noted until the end is on record: torchrun ends all processes soon after one.
-    with run_lock(run), StopSignal() as stop:
+    with run_lock(run) as note, StopSignal() as stop:
         status = run.status()
         if status.state == "completed":
             return
@@ -61,6 +62,9 @@ def train(run: Run, config: RunConfig) -> None:
             error=None,
         )
         try:
+            if note is not None:
+                run.log(note)
+                print(note, file=sys.stderr)
             _train(run, config, world, stop)
         except Preempted as error:
             done = {} if error.iteration is None else {"iteration": error.iteration}

@@ -12,8 +12,8 @@ import yaml
 from mrbench.config.suggest import did_you_mean
 from mrbench.errors import UserError
 from mrbench.runs.files import read_json
-from mrbench.runs.lock import is_locked
 from mrbench.runs.record import Run, find_run, list_runs
+from mrbench.runs.state import state_of
 
 DEFAULT_METRICS = ("box/AP", "mask/AP")
 KEYPOINT_METRIC = "keypoint/AP"
@@ -242,7 +242,7 @@ def _read(run: Run, arm: str, seed: int) -> RunRecord:
     except (UserError, OSError, yaml.YAMLError, AttributeError, TypeError) as error:
         what = error.what if isinstance(error, UserError) else str(error)
         return RunRecord(arm, seed, run.run_id, "damaged", what.splitlines()[0], folder=run.folder)
-    state = "interrupted" if status.state == "running" and not is_locked(run) else status.state
+    state = state_of(run, status)
     done = state == "completed"
     problem = ""
     if status.error:

@@ -12,7 +12,7 @@ from mrbench.config.schema import RunConfig
 from mrbench.config.suggest import did_you_mean
 from mrbench.errors import UserError
 from mrbench.runs import metrics
-from mrbench.runs.files import read_json, write_json, write_text
+from mrbench.runs.files import cannot_write, read_json, write_json, write_text
 
 STATES = ("pending", "running", "completed", "failed", "preempted")
 
@@ -91,6 +91,14 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         return metrics.read(self.metrics_file)
+
+    def log(self, text: str) -> None:
+        """Adds a line to log.txt."""
+        try:
+            with self.log_file.open("a", encoding="utf-8") as file:
+                file.write(f"{now()} {text}\n")
+        except OSError as error:
+            raise cannot_write(self.log_file, error) from error
 
 
 def open_run(root: Path, config: RunConfig) -> Run:
