@@ -116,6 +116,8 @@ def eval_command(
 def _evaluate_files(
     annotations: Path, detections: Path, kind: str | None, areas: str | None, max_detections: int | None
 ) -> dict[str, Any]:
+    from dataclasses import asdict
+
     from mrbench.evaluation.coco import COCO_AREAS, evaluate
 
     try:
@@ -128,6 +130,8 @@ def _evaluate_files(
         "images": result.images,
         "metrics": result.metrics,
         "per_category": result.per_category,
+        "per_threshold": result.per_threshold,
+        "errors": {kind: asdict(analysis) for kind, analysis in result.errors.items()},
         "areas": limits,
         "max_detections": most,
         "notes": result.notes,

@@ -115,6 +115,8 @@ def write_result(run: Run, config: RunConfig, result: Result, iteration: int | N
         "images": result.evaluation.images,
         "metrics": result.evaluation.metrics,
         "per_category": result.evaluation.per_category,
+        "per_threshold": result.evaluation.per_threshold,
+        "errors": {kind: asdict(found) for kind, found in result.evaluation.errors.items()},
         "areas": list(config.evaluation.areas),
         "max_detections": config.evaluation.max_detections,
         "tta": asdict(config.evaluation.tta) if config.evaluation.tta.enabled else None,

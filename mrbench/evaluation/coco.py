@@ -7,7 +7,7 @@ import contextlib
 import io
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from mrbench.errors import UserError
+from mrbench.evaluation.errors import Compared, ErrorAnalysis, analyse
 from mrbench.evaluation.matches import AREAS, KindMatches, Matches, pack
 from mrbench.evaluation.results import KINDS, check_detections, kinds_in, read_detections, read_ground_truth
 
@@ -33,7 +34,8 @@ class Evaluation:
 
     metrics: "box/AP", ..., "mask/ARl", "keypoint/AP", ... in percent, None where undefined. per_category: by
     name, "box/AP", "mask/AP" and "keypoint/AP". notes: what a reader of the numbers must know. matches: see
-    `mrbench.evaluation.matches`; proposals have none.
+    `mrbench.evaluation.matches`; proposals have none. per_threshold: AP at each IoU threshold by kind, "box":
+    {"0.50": ...}. errors: of boxes and masks, what each category of error costs.
     """
 
     metrics: dict[str, float | None]
@@ -41,6 +43,8 @@ class Evaluation:
     notes: list[str]
     matches: Matches | None
     images: int
+    per_threshold: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    errors: dict[str, ErrorAnalysis] = field(default_factory=dict)
 
 
 def evaluate(
@@ -77,16 +81,25 @@ def evaluate(
         iou_thresholds=np.zeros(0),
         kinds={},
     )
+    per_threshold: dict[str, dict[str, float | None]] = {}
+    errors: dict[str, ErrorAnalysis] = {}
     for kind in kinds:
-        run = _run(truth, check_detections(found, truth, kind, where), kind, areas, max_detections)
+        entries = check_detections(found, truth, kind, where)
+        run = _run(truth, entries, kind, areas, max_detections)
         summary = _keypoint_summary(run.eval) if kind == "keypoint" else _summary(run.eval)
         metrics.update({f"{kind}/{name}": value for name, value in summary.items()})
         for name, precision in zip(names, run.eval["precision"].transpose(2, 0, 1, 3, 4), strict=True):
             per_category[name][f"{kind}/AP"] = _mean(precision[:, :, 0, -1])
         matches.iou_thresholds = np.asarray(run.params.iouThrs)
         matches.kinds[kind] = _matches(run, len(truth["images"]))
+        per_threshold[kind] = {
+            f"{threshold:.2f}": _mean(precision[:, :, 0, -1])
+            for threshold, precision in zip(run.params.iouThrs, run.eval["precision"], strict=True)
+        }
+        if kind != "keypoint":
+            errors[kind] = analyse(_compared(run, truth, entries, "bbox" if kind == "box" else "segmentation"))
     notes = _notes(truth, found, metrics, max_detections, areas)
-    return Evaluation(metrics, per_category, notes, matches, len(truth["images"]))
+    return Evaluation(metrics, per_category, notes, matches, len(truth["images"]), per_threshold, errors)
 
 
 def without_annotations(images: int) -> Evaluation:
@@ -201,6 +214,42 @@ def _matches(run: COCOeval, images: int) -> KindMatches:
         matched=pack(np.concatenate([np.zeros(shape, bool), *matched])),
         ignored=pack(np.concatenate([np.zeros(shape, bool), *ignored])),
         ground_truth=counts,
+    )
+
+
+def _compared(run: COCOeval, truth: dict, entries: list[dict[str, Any]], region: str) -> Compared:
+    """COCOeval's matches at its first IoU threshold, 0.5, over all areas, for the analysis of errors."""
+    image_places = {image["id"]: place for place, image in enumerate(truth["images"])}
+    category_places = {category["id"]: place for place, category in enumerate(truth["categories"])}
+    instances = sorted(
+        (item for item in truth["annotations"] if not item["iscrowd"]), key=lambda item: image_places[item["image_id"]]
+    )
+    instance_places = np.full(len(truth["annotations"]) + 1, -1, np.int64)
+    instance_places[[item["id"] for item in instances]] = np.arange(len(instances))
+    images = len(truth["images"])
+    numbers, matches = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for k in range(len(truth["categories"])):
+        start = k * len(AREAS) * images
+        for cell in run.evalImgs[start : start + images]:
+            if cell is not None and cell["dtIds"]:
+                counted = np.flatnonzero(cell["dtIgnore"][0] == 0)
+                numbers.append(np.asarray(cell["dtIds"])[counted])
+                matches.append(cell["dtMatches"][0][counted].astype(np.int64))
+    number, match = np.concatenate(numbers), np.concatenate(matches)
+    image = np.array([image_places[item["image_id"]] for item in entries], np.int64)
+    order = np.argsort(image[number - 1], kind="stable")
+    number, match = number[order], match[order]
+    kept = [entries[i] for i in (number - 1).tolist()]
+    return Compared(
+        image=image[number - 1],
+        category=np.array([category_places[item["category_id"]] for item in kept], np.int64),
+        score=np.array([item["score"] for item in kept], np.float64),
+        match=np.where(match > 0, instance_places[match], -1),
+        regions=[item[region] for item in kept],
+        instance_image=np.array([image_places[item["image_id"]] for item in instances], np.int64),
+        instance_category=np.array([category_places[item["category_id"]] for item in instances], np.int64),
+        instance_regions=[item[region] for item in instances],
+        classes=len(truth["categories"]),
     )
 
 
