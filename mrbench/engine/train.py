@@ -24,9 +24,10 @@ from mrbench.engine.loop import train_process
 from mrbench.engine.processes import carry_out
 from mrbench.engine.signals import Preempted, StopSignal
 from mrbench.errors import UserError
-from mrbench.runs.files import sha256, write_json
+from mrbench.runs.files import sha256
 from mrbench.runs.lock import is_locked, run_lock
 from mrbench.runs.provenance import collect
+from mrbench.runs.provenance import write as write_provenance
 from mrbench.runs.record import Run, now
 
 
@@ -88,7 +89,7 @@ def train(run: Run, config: RunConfig) -> None:
 def _train(run: Run, config: RunConfig, world: World | None, stop: StopSignal) -> None:
     processes = config.runtime.devices if world is None else world.size
     check_processes(config, processes)
-    write_json(run.provenance_file, _provenance(config, world or World(size=processes, local_size=processes)))
+    write_provenance(run, _provenance(config, world or World(size=processes, local_size=processes)))
     if stop.received is not None:
         raise Preempted(stop.received)
     carry_out(train_process, processes, (run.folder, config))

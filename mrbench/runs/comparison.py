@@ -13,6 +13,7 @@ SURROUNDINGS = (
     "code.version",
     "code.commit",
     "code.uncommitted_sha256",
+    "code.source_sha256",
     "python",
     "packages",
     "device",

@@ -1,6 +1,5 @@
 """Where a result comes from: command, code, packages and hardware. Asks no framework, so it answers at once."""
 
-import hashlib
 import os
 import platform
 import shlex
@@ -11,7 +10,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from mrbench import __version__
+from mrbench.errors import UserError
+from mrbench.runs import code
+from mrbench.runs.files import write_json
+from mrbench.runs.record import Run
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pycocotools", "hydra-core", "omegaconf", "submitit")
 
@@ -35,18 +37,9 @@ def _packages() -> dict[str, str]:
 
 
 def _code() -> dict[str, Any]:
-    """The commit of the clone that this package runs from, and what differs from it; nothing for a wheel."""
-    top = str(Path(__file__).resolve().parents[2])
-    if _output("git", "-C", top, "ls-files", "--error-unmatch", "mrbench/__init__.py") is None:
-        return {"version": __version__}
-    commit = (_output("git", "-C", top, "rev-parse", "HEAD") or "").strip() or None
-    change = _output("git", "-C", top, "diff", "HEAD", "--", "mrbench", "conf") or ""
-    return {
-        "version": __version__,
-        "commit": commit,
-        "uncommitted_change": change or None,
-        "uncommitted_sha256": hashlib.sha256(change.encode()).hexdigest() if change else None,
-    }
+    """What runs, and what was submitted where that was something else."""
+    found = code.describe()
+    return {**found, "submitted": code.submitted_code()} if code.difference(found) else found
 
 
 def _cpu() -> str:
@@ -68,6 +61,20 @@ def _hardware() -> dict[str, Any]:
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "gpus": gpus.strip().splitlines() if gpus else [],
     }
+
+
+def write(run: Run, found: dict[str, Any]) -> None:
+    """provenance.json of this attempt. An earlier one's other code is kept in it, and the log says so."""
+    try:
+        before = run.provenance()
+    except UserError:
+        before = {}  # damaged; nothing of it is lost that is not written anew
+    earlier = list(before.get("earlier_code") or [])
+    then = before.get("code") or {}
+    if then.get("source_sha256") not in (None, found["code"]["source_sha256"]):
+        earlier.append(then)
+        run.log(f"goes on with other code than before ({code.name(then)}): {code.name(found['code'])}")
+    write_json(run.provenance_file, {**found, "earlier_code": earlier} if earlier else found)
 
 
 def collect() -> dict[str, Any]:
