@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -96,13 +96,27 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Ru
     `config_dir` is a folder with groups of the user's own, which add to those of conf/ (and win over them).
     Raises UserError for an unknown key or choice, a value of the wrong type, or one out of range.
     """
-    config = scaled(compose_as_written(overrides, config_dir))
-    validate(config)
-    return config
+    return finished(_to_config(compose_node(overrides, config_dir), overrides))
 
 
 def compose_as_written(overrides: Sequence[str] = (), config_dir: Path | None = None) -> RunConfig:
     """`compose`, before `mrbench.config.scaling` fits the schedule to the batch: to show what that changes."""
+    config = _to_config(compose_node(overrides, config_dir), overrides)
+    validate(config)
+    return config
+
+
+def finished(config: RunConfig) -> RunConfig:
+    """A composed configuration, checked, with its schedule fitted to its batch. Raises UserError."""
+    validate(config)
+    fitted = scaled(config)
+    if fitted is not config:
+        validate(fitted)
+    return fitted
+
+
+def compose_node(overrides: Sequence[str] = (), config_dir: Path | None = None) -> DictConfig:
+    """What Hydra composes, with references (${model.norm}) not followed yet. Raises UserError."""
     if config_dir is not None:
         config_dir = config_dir.resolve()
         if not config_dir.is_dir():
@@ -116,17 +130,25 @@ def compose_as_written(overrides: Sequence[str] = (), config_dir: Path | None = 
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(top), version_base="1.3"):
-            node = hydra_compose("config", overrides=[*overrides, *search])
-        config = cast(RunConfig, OmegaConf.to_object(node))
+            return hydra_compose("config", overrides=[*overrides, *search])
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_first_lines(error, overrides), "mrbench train --cfg prints what the keys hold.") from error
+        raise _cannot_be(error, overrides) from error
     except YAMLError as error:
         raise UserError(f"A configuration file is not YAML: {' '.join(str(error).split())}") from error
     finally:
         with suppress(Exception):
             GlobalHydra.instance().clear()
-    validate(config)
-    return config
+
+
+def _to_config(node: DictConfig, overrides: Sequence[str]) -> RunConfig:
+    try:
+        return cast(RunConfig, OmegaConf.to_object(node))
+    except OmegaConfBaseException as error:
+        raise _cannot_be(error, overrides) from error
+
+
+def _cannot_be(error: Exception, overrides: Sequence[str]) -> UserError:
+    return UserError(_first_lines(error, overrides), "mrbench train --cfg prints what the keys hold.")
 
 
 # What a trained model can be tested with in another way than it was trained for.
@@ -152,7 +174,7 @@ def changed_for_testing(config: RunConfig, overrides: Sequence[str]) -> RunConfi
             OmegaConf.update(node, key, override.value())
         new = cast(RunConfig, OmegaConf.to_object(node))
     except OmegaConfBaseException as error:
-        raise UserError(_first_lines(error, overrides), "mrbench train --cfg prints what the keys hold.") from error
+        raise _cannot_be(error, overrides) from error
     validate_for_testing(new)
     return new
 

@@ -6,7 +6,6 @@ has no name of its own (`data.name: null`), the content of its annotation files 
 
 import hashlib
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from mrbench.config.fingerprint import annotations_fingerprint
 from mrbench.config.schema import RunConfig
 
 NOT_SCIENCE = ("runtime", "launcher")
+_SCALARS = (str, int, float, type(None))
 
 
 def data_name(config: RunConfig) -> str:
@@ -29,7 +29,7 @@ def science(config: RunConfig) -> dict[str, Any]:
 
     Raises UserError where an unnamed data set's annotations cannot be read.
     """
-    part = {k: v for k, v in asdict(config).items() if k not in NOT_SCIENCE}
+    part = {k: _as_dict(v) for k, v in vars(config).items() if k not in NOT_SCIENCE}
     data = part["data"]
     del data["root"], data["on_error"]
     if data["kind"] != "shapes":
@@ -40,15 +40,27 @@ def science(config: RunConfig) -> dict[str, Any]:
     return part
 
 
+def _as_dict(value: Any) -> Any:
+    """`dataclasses.asdict` for what a configuration holds, several times as fast: a sweep has thousands."""
+    if isinstance(value, _SCALARS):
+        return value
+    if isinstance(value, list):
+        return [_as_dict(v) for v in value]
+    return {k: v if isinstance(v, _SCALARS) else _as_dict(v) for k, v in vars(value).items()}
+
+
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no spaces; whole numbers lose their `.0`, so that 1 and 1.0 are the same run."""
 
     def plain(v: Any) -> Any:
-        if isinstance(v, dict):
+        kind = type(v)
+        if kind is float:
+            return int(v) if v.is_integer() else v
+        if kind is dict:
             return {k: plain(x) for k, x in v.items()}
-        if isinstance(v, list | tuple):
+        if kind in (list, tuple):
             return [plain(x) for x in v]
-        return int(v) if isinstance(v, float) and v.is_integer() else v
+        return v
 
     return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 

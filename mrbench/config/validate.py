@@ -1,6 +1,7 @@
 """Checks that the schema's types alone cannot make: allowed words, ranges, and values that must fit together."""
 
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any
 
 from mrbench.config.schema import BackboneConfig, ModelConfig, RunConfig
@@ -12,6 +13,8 @@ def validate(config: RunConfig) -> None:
     """Raises UserError, naming the key, at the first value that cannot be."""
     validate_for_testing(config)
     _share_of_batch(config)
+    if config.launcher.kind == "slurm":
+        _processes(config)
 
 
 def validate_for_testing(config: RunConfig) -> None:
@@ -20,23 +23,35 @@ def validate_for_testing(config: RunConfig) -> None:
     _validate_together(config)
 
 
-def _validate_fields(node: Any, prefix: str) -> None:
-    for f in fields(node):
-        key, value = f"{prefix}{f.name}", getattr(node, f.name)
+@cache
+def _checks(kind: type) -> tuple[list[tuple[str, tuple[Any, ...], Any, Any]], list[str]]:
+    """What the schema asks of a dataclass: (name, choices, low, high) of its limited fields, and its parts' names."""
+    limited, parts = [], []
+    for f, value in ((f, getattr(kind(), f.name)) for f in fields(kind)):
         if is_dataclass(value):
-            _validate_fields(value, f"{key}.")
-            continue
-        choices = f.metadata.get("choices")
+            parts.append(f.name)
+        elif f.metadata:
+            of = f.metadata
+            limited.append((f.name, of.get("choices", ()), of.get("low"), of.get("high")))
+    return limited, parts
+
+
+def _validate_fields(node: Any, prefix: str) -> None:
+    limited, parts = _checks(type(node))
+    for name, choices, low, high in limited:
+        value = getattr(node, name)
         if choices and value not in choices:
-            names = [str(c) for c in choices]
-            raise UserError(f"{key}={value} is not one of {', '.join(names)}", did_you_mean(str(value), names))
-        low, high = f.metadata.get("low"), f.metadata.get("high")
+            words = [str(c) for c in choices]
+            what = f"{prefix}{name}={value} is not one of {', '.join(words)}"
+            raise UserError(what, did_you_mean(str(value), words))
         if value is None:
             continue
         if low is not None and value < low:
-            raise UserError(f"{key}={value} is too small", f"The least is {low}.")
+            raise UserError(f"{prefix}{name}={value} is too small", f"The least is {low}.")
         if high is not None and value > high:
-            raise UserError(f"{key}={value} is too large", f"The most is {high}.")
+            raise UserError(f"{prefix}{name}={value} is too large", f"The most is {high}.")
+    for name in parts:
+        _validate_fields(getattr(node, name), f"{prefix}{name}.")
 
 
 def _require(holds: bool, what: str, hint: str = "") -> None:
@@ -137,6 +152,28 @@ def _share_of_batch(config: RunConfig) -> None:
     _require(
         (share / config.runtime.accumulate).is_integer(),
         f"A device's {int(share)} images do not divide by runtime.accumulate={config.runtime.accumulate}",
+    )
+
+
+def _processes(config: RunConfig) -> None:
+    launcher, runtime = config.launcher, config.runtime
+    tasks = launcher.nodes * launcher.tasks_per_node
+    _require(
+        tasks == 1 or runtime.devices == 1,
+        f"launcher.nodes={launcher.nodes} with launcher.tasks_per_node={launcher.tasks_per_node} starts {tasks} "
+        f"processes, and runtime.devices={runtime.devices} starts more in each",
+        "Set runtime.devices=1: a task is a process, as torchrun's.",
+    )
+    _require(
+        config.schedule.images_per_batch % tasks == 0,
+        f"schedule.images_per_batch={config.schedule.images_per_batch} does not divide by the {tasks} processes of "
+        "launcher.nodes and launcher.tasks_per_node",
+        "Every process takes the same number of images.",
+    )
+    _require(
+        launcher.time is None or 60 * launcher.time > launcher.warning + 20,
+        f"launcher.warning={launcher.warning} s leaves a job of launcher.time={launcher.time} min no time to train",
+        "Allow more time, or a shorter warning.",
     )
 
 

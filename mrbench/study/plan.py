@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mrbench.config.compose import compose
+from mrbench.config.composer import Composer
 from mrbench.config.identity import run_id
 from mrbench.config.schema import RunConfig
 from mrbench.errors import UserError
@@ -58,11 +58,12 @@ def make_plan(
     study = replace(study, base=study.base + tuple(extra), seeds=tuple(seeds or study.seeds))
     runs = []
     options = ("--config-dir", str(config_dir)) if config_dir else ()
+    composer = Composer(config_dir)
     for arm in study.arms:
         for seed in study.seeds:
             overrides = (*study.base, *arm.overrides, f"seed={seed}")
             try:
-                config = compose(overrides, config_dir)
+                config = composer.compose(overrides)
                 name = run_id(config)
             except UserError as error:
                 raise UserError(f"{study.source}: arm {arm.name}: {error.what}", error.hint) from error

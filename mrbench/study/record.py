@@ -92,6 +92,9 @@ def write_study(root: Path, plan: Plan) -> tuple[StudyRecord, list[str]]:
     path = study_file(root, study.name)
     old = read_study(root, study.name).arms if path.exists() else {}
     notes, arms = [], dict(old)
+    planned: dict[str, dict[int, str]] = {}
+    for run in plan.runs:
+        planned.setdefault(run.arm, {})[run.seed] = run.run_id
     for arm in study.arms:
         runs: dict[int, str] = {}
         if arm.name in old:
@@ -99,7 +102,7 @@ def write_study(root: Path, plan: Plan) -> tuple[StudyRecord, list[str]]:
                 runs = dict(old[arm.name].runs)
             else:
                 notes.append(f"{study.name}: arm {arm.name} has changed; its earlier runs leave the study's record")
-        runs |= {run.seed: run.run_id for run in plan.runs if run.arm == arm.name}
+        runs |= planned[arm.name]
         arms[arm.name] = ArmRecord(
             list(arm.overrides), arm.published, arm.note, families[arm.name], dict(sorted(runs.items()))
         )
