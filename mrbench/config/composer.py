@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -166,7 +167,7 @@ def _leaves() -> frozenset[str]:
 
 
 def _find_links(node: DictConfig, prefix: str, links: dict[str, str]) -> None:
-    for name in node:
+    for name in map(str, node):
         key, child = f"{prefix}{name}", node._get_node(name)
         raw = child._value()  # type: ignore[union-attr]
         if isinstance(raw, str) and "$" in raw:
@@ -174,9 +175,9 @@ def _find_links(node: DictConfig, prefix: str, links: dict[str, str]) -> None:
             if not link or isinstance(child, DictConfig | ListConfig):
                 raise _NeedsHydra
             links[key] = link[1]
-        elif isinstance(child, DictConfig):
+        elif isinstance(child, DictConfig) and key not in _leaves():
             _find_links(child, f"{key}.", links)
-        elif isinstance(child, ListConfig) and "$" in str(OmegaConf.to_container(child, resolve=False)):
+        elif isinstance(child, DictConfig | ListConfig) and "$" in str(OmegaConf.to_container(child, resolve=False)):
             raise _NeedsHydra
 
 
@@ -184,10 +185,11 @@ def _copy(node: Any) -> Any:
     """Of a configuration: nothing in it is shared with the original."""
     new = object.__new__(type(node))
     for name, value in node.__dict__.items():
-        if isinstance(value, list):
-            value = [_copy(item) if is_dataclass(item) else item for item in value]
-        elif not isinstance(value, _SCALARS):
+        if is_dataclass(value):
             value = _copy(value)
+        elif not isinstance(value, _SCALARS):
+            plain = isinstance(value, list) and all(isinstance(item, _SCALARS) for item in value)
+            value = list(value) if plain else deepcopy(value)
         new.__dict__[name] = value
     return new
 

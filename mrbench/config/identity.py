@@ -46,6 +46,8 @@ def _as_dict(value: Any) -> Any:
         return value
     if isinstance(value, list):
         return [_as_dict(v) for v in value]
+    if isinstance(value, dict):
+        return {k: _as_dict(v) for k, v in value.items()}
     return {k: v if isinstance(v, _SCALARS) else _as_dict(v) for k, v in vars(value).items()}
 
 

@@ -37,7 +37,8 @@ def _checks(kind: type) -> tuple[list[tuple[str, tuple[Any, ...], Any, Any]], li
 
 
 def _validate_fields(node: Any, prefix: str) -> None:
-    limited, parts = _checks(type(node))
+    kind: Any = type(node)
+    limited, parts = _checks(kind)
     for name, choices, low, high in limited:
         value = getattr(node, name)
         if choices and value not in choices:
