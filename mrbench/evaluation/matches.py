@@ -130,6 +130,20 @@ def summary(matches: Matches, table: Array) -> dict[str, float | None]:
     return {name: _mean(part) for name, part in parts.items()}
 
 
+def breakdown_names(matches: Matches) -> list[str]:
+    """What `breakdown` holds: the six of `summary`, AP at each IoU threshold ("AP@0.50"), of each class ("AP/cat")."""
+    thresholds = [f"AP@{threshold:.2f}" for threshold in matches.iou_thresholds]
+    return ["AP", "AP50", "AP75", "APs", "APm", "APl", *thresholds, *(f"AP/{name}" for name in matches.categories)]
+
+
+def breakdown(matches: Matches, table: Array) -> Array:
+    """AP in percent in the order of `breakdown_names`, float64, NaN where undefined; `table` as in `summary`."""
+    means = [np.nan if value is None else value for value in summary(matches, table).values()]
+    defined = ~np.isnan(table[0, 0])  # a class has ground truth at every threshold or at none
+    by_threshold = table[0][:, defined].mean(1) if defined.any() else np.full(table.shape[1], np.nan)
+    return np.concatenate([means, 100.0 * by_threshold, 100.0 * table[0].mean(0)])
+
+
 def _mean(values: Array) -> float | None:
     defined = values[~np.isnan(values)]
     return 100.0 * float(defined.mean()) if defined.size else None

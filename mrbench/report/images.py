@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mrbench.errors import UserError
-from mrbench.evaluation.matches import Matches, resampler, summary
+from mrbench.evaluation.matches import Matches, breakdown, breakdown_names, resampler, summary
 from mrbench.report.collect import RunRecord, Study
 from mrbench.report.statistics import ImageNoise
 
@@ -117,11 +117,8 @@ class Sampler:
         recorded = run.metrics.get(f"{kind}/AP")
         if whole is None or (recorded is not None and abs(whole - recorded) > 1e-3):
             return self._without(f"matches.npz of {run.run_id} is not that of its evaluation.json")
-        drawn = [summary(matches, table(draw)) for draw in self._weights]
-        return {
-            name: np.array([np.nan if one[name] is None else one[name] for one in drawn], dtype=float)
-            for name in drawn[0]
-        }
+        drawn = np.stack([breakdown(matches, table(draw)) for draw in self._weights])
+        return dict(zip(breakdown_names(matches), drawn.T, strict=True))
 
     def _without(self, why: str) -> dict[str, Resampled] | None:
         """No scores, and the reason for the report's notes."""

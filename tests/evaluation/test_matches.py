@@ -10,7 +10,7 @@ import pytest
 
 from mrbench.errors import UserError
 from mrbench.evaluation.coco import evaluate
-from mrbench.evaluation.matches import Matches, average_precision, pack, resampler, unpack
+from mrbench.evaluation.matches import Matches, average_precision, breakdown, breakdown_names, pack, resampler, unpack
 
 AP = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 FILES = {"box": "fakebbox100", "mask": "fakesegm100"}
@@ -59,6 +59,17 @@ def assert_same(mine, metrics, kind, tolerance=1e-12):
 def test_every_image_once_is_pycocotools(golden):
     kind, _, _, result = golden
     assert_same(average_precision(result.matches, kind), result.metrics, kind)
+
+
+def test_classes_and_thresholds_are_pycocotools(golden):
+    kind, _, _, result = golden
+    table = resampler(result.matches, kind)(np.ones(result.images, np.int64))
+    mine = dict(zip(breakdown_names(result.matches), breakdown(result.matches, table), strict=True))
+    expected = {name: result.metrics[f"{kind}/{name}"] for name in AP}
+    expected |= {f"AP@{threshold}": value for threshold, value in result.per_threshold[kind].items()}
+    expected |= {f"AP/{name}": values[f"{kind}/AP"] for name, values in result.per_category.items()}
+    assert None in expected.values()  # classes without ground truth
+    assert mine == pytest.approx({name: np.nan if v is None else v for name, v in expected.items()}, nan_ok=True)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
