@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass
 
-from mrbench.report import images, published, statistics
+from mrbench.report import detail, draws, images, planning, published, statistics
+from mrbench.report import prior as priors
 from mrbench.report.collect import Study
-from mrbench.report.statistics import Difference, Spread, Summary
+from mrbench.report.detail import Detail
+from mrbench.report.planning import Aim, MoreSeeds
+from mrbench.report.prior import Prior
+from mrbench.report.statistics import Difference, Noise, Spread, Summary
 
 
 @dataclass(frozen=True)
@@ -14,10 +18,18 @@ class Answer:
     metric: str
     summaries: dict[str, Summary]
     differences: dict[str, Difference]
-    pairs: Spread
-    within: Spread
+    noise: Noise
+    more_seeds: dict[str, MoreSeeds]  # undecided arm -> what would settle it
     published: dict[str, float]  # arm -> published value, where the arm names a row that has one
     published_changes: dict[str, float]
+
+    @property
+    def pairs(self) -> Spread:
+        return self.noise.pairs
+
+    @property
+    def within(self) -> Spread:
+        return self.noise.within
 
     @property
     def digits(self) -> int:
@@ -31,6 +43,9 @@ class Report:
     answers: tuple[Answer, ...]
     resamples: int  # of images; 0: intervals hold the choice of seeds only
     image_problem: str  # why intervals do not hold the choice of images, or not in all rows
+    prior: Prior
+    aim: Aim
+    detail: Detail
 
     @property
     def challengers(self) -> list[str]:
@@ -38,29 +53,32 @@ class Report:
         return [arm.name for arm in self.study.arms if arm.name != self.study.baseline]
 
 
-def build(study: Study, resamples: int = images.RESAMPLES) -> Report:
-    """Every number of the report. `resamples=0` leaves the choice of images out.
+def build(study: Study, resamples: int = draws.RESAMPLES, prior: str = "auto", aim: Aim | None = None) -> Report:
+    """Every number of the report. `resamples=0` leaves the choice of images out; `prior` is one of `prior.KINDS`.
 
     Raises UserError where an arm names a published row that does not exist.
     """
+    known, aim = priors.choose(study, prior), aim or Aim()
     sampler = images.Sampler(study, resamples)
-    answers = tuple(_answer(study, metric, sampler) for metric in study.metrics)
-    return Report(study, answers, sampler.resamples, sampler.problem)
+    answers = tuple(_answer(study, metric, sampler, known, aim) for metric in study.metrics)
+    return Report(study, answers, sampler.resamples, sampler.problem, known, aim, detail.build(study, sampler))
 
 
-def _answer(study: Study, metric: str, sampler: images.Sampler) -> Answer:
+def _answer(study: Study, metric: str, sampler: images.Sampler, prior: Prior, aim: Aim) -> Answer:
     scores = {arm.name: arm.scores(metric) for arm in study.arms}
-    pairs, within = statistics.of_pairs(scores), statistics.within_arms(scores)
+    noise = statistics.noise_of(scores, prior.spread(metric), fewest_seeds=2 if prior.kind == "none" else 1)
     baseline = study.baseline
     summaries = {
-        name: statistics.summarise(own, within, sampler.of_mean(metric, name, tuple(own)))
+        name: statistics.summarise(own, noise, sampler.of_mean(metric, name, tuple(own)))
         for name, own in scores.items()
     }
     differences = {
-        name: statistics.compare(own, scores[baseline], pairs, within, sampler.of_difference(metric, name, baseline))
+        name: statistics.compare(own, scores[baseline], noise, sampler.of_difference(metric, name, baseline))
         for name, own in scores.items()
         if name != baseline
     }
+    differences = statistics.decide(differences, noise)
+    needs = {name: planning.more_seeds(found, aim, len(differences)) for name, found in differences.items()}
     rows = {arm.name: arm.published for arm in study.arms if arm.published}
     values = {name: published.lookup(row).metrics.get(metric) for name, row in rows.items()}
     changes = {name: published.change(row, rows.get(baseline), metric) for name, row in rows.items()}
@@ -68,8 +86,8 @@ def _answer(study: Study, metric: str, sampler: images.Sampler) -> Answer:
         metric=metric,
         summaries=summaries,
         differences=differences,
-        pairs=pairs,
-        within=within,
+        noise=noise,
+        more_seeds={name: need for name, need in needs.items() if need is not None},
         published={name: value for name, value in values.items() if value is not None},
         published_changes={name: value for name, value in changes.items() if value is not None},
     )

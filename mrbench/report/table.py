@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from mrbench.report import words
 from mrbench.report.build import Answer, Report
 from mrbench.report.collect import Arm, RunRecord
+from mrbench.report.planning import MoreSeeds
+from mrbench.report.statistics import Difference
 
 Value = float | int | str | None
+P_VALUES = ("p", "p_holm", "p_welch", "p_permutation", "p_permutation_least")
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,9 @@ def accuracy(report: Report) -> Table:
         Column("mean ± sd", ("mean", "sd"), numeric=True),
         Column("95 % interval", ("low", "high"), numeric=True, wide=True),
         Column("difference", ("difference", "difference_low", "difference_high"), numeric=True),
-        Column("p", ("p",), numeric=True, wide=True),
+        Column("p (Holm)", P_VALUES, numeric=True, wide=True),
         Column("decision", ("decision",)),
+        Column("more seeds", ("more_seeds",), numeric=True, wide=True),
     ]
     if with_published:
         columns.append(Column("published", ("published", "published_change"), numeric=True))
@@ -92,7 +96,7 @@ def _accuracy_row(report: Report, answer: Answer, arm: Arm, with_published: bool
     mean = words.number(found.mean, digits)
     cells = [
         _text(arm.name),
-        Cell(f"{found.n}" if found.n == len(arm.runs) else f"{found.n} of {len(arm.runs)}", (found.n, len(arm.runs))),
+        Cell(words.seeds(report, answer, arm), (found.n, len(arm.runs))),
         Cell(mean if found.sd is None else f"{mean} ± {words.number(found.sd, digits)}", (found.mean, found.sd)),
         Cell(
             f"{words.number(interval.low, digits)} to {words.number(interval.high, digits)}"
@@ -103,21 +107,33 @@ def _accuracy_row(report: Report, answer: Answer, arm: Arm, with_published: bool
     ]
     if arm.name == report.study.baseline:
         mark = "baseline"
-        cells += [Cell(words.NOTHING, (None, None, None)), Cell(words.NOTHING, (None,)), _text(mark)]
+        cells += [Cell(words.NOTHING, (None, None, None)), Cell(words.NOTHING, (None,) * len(P_VALUES)), _text(mark)]
+        cells.append(Cell(words.NOTHING, (None,)))
     else:
         difference = answer.differences[arm.name]
         mark = difference.decision
         limits = (difference.interval.low, difference.interval.high) if difference.interval else (None, None)
         cells += [
             Cell(words.difference(difference, digits), (difference.mean, *limits)),
-            Cell(words.p_value(difference.p), (difference.p,)),
+            _p_values(difference),
             _text(mark if found.n else "no result"),
+            _more_seeds(answer.more_seeds.get(arm.name)),
         ]
     if with_published:
         value, change = answer.published.get(arm.name), answer.published_changes.get(arm.name)
         text = words.number(value, 1) + (f" ({words.signed(change, 1)})" if change is not None else "")
         cells.append(Cell(text, (value, change)))
     return Row(tuple(cells), group=words.metric_name(answer.metric), mark=mark)
+
+
+def _p_values(found: Difference) -> Cell:
+    flips = found.permutation
+    values = (found.p, found.p_holm, found.p_welch, flips.p if flips else None, flips.least if flips else None)
+    return Cell(words.p_value(found.p_holm), values)
+
+
+def _more_seeds(need: MoreSeeds | None) -> Cell:
+    return Cell(words.more_seeds(need), (need.seeds if need else None,))
 
 
 def cost(report: Report) -> Table:

@@ -4,10 +4,15 @@ import shlex
 
 from mrbench.report.build import Answer, Report
 from mrbench.report.collect import Arm
-from mrbench.report.statistics import NOISE, TOO_FEW, Difference
+from mrbench.report.planning import MOST, MoreSeeds
+from mrbench.report.prior import WEIGHT as PUBLIC_WEIGHT
+from mrbench.report.prior import public_runs
+from mrbench.report.statistics import NOISE, OWN_SPREAD_FROM, TOO_FEW, Difference
 
 NOTHING = "–"
-STATES = ("completed", "running", "interrupted", "pending", "preempted", "failed", "missing", "damaged")
+BORROWED = "†"  # behind the number of seeds: the noise of the row comes from elsewhere
+BORROWED_BELOW = 3  # seeds
+STATES = ("completed", "running", "interrupted", "pending", "preempted", "diverged", "failed", "missing", "damaged")
 
 
 def number(value: float | None, digits: int) -> str:
@@ -77,6 +82,28 @@ def difference(found: Difference, digits: int) -> str:
     if found.interval is None:
         return f"({signed(found.mean, digits)})"
     return f"{signed(found.mean, digits)} ± {number(found.interval.half_width, digits)}"
+
+
+def seeds(report: Report, answer: Answer, arm: Arm) -> str:
+    """`3`, `2 of 3`, `1†` where one or two seeds are judged by a noise that was measured elsewhere."""
+    n = answer.summaries[arm.name].n
+    text = f"{n}" if n == len(arm.runs) else f"{n} of {len(arm.runs)}"
+    found = answer.differences.get(arm.name)
+    return text + BORROWED if found and _borrowed(found) else text
+
+
+def _borrowed(found: Difference) -> bool:
+    """Whether the noise of a row with one or two seeds is a prior's, or that of other arms."""
+    if found.interval is None or found.decision == TOO_FEW:
+        return False
+    return found.fewest_seeds < 2 or (found.fewest_seeds < BORROWED_BELOW and found.interval.prior)
+
+
+def more_seeds(need: MoreSeeds | None) -> str:
+    """`7`; `>1,000`; a dash for a row that is decided, or whose noise is not known."""
+    if need is None or need.images_forbid:
+        return NOTHING
+    return f">{MOST:,}" if need.seeds is None else f"{need.seeds}"
 
 
 def headline(report: Report) -> str:
@@ -186,15 +213,44 @@ def interval_notes(report: Report) -> list[str]:
         several = len(report.challengers)
         if several > 1:
             notes.append(
-                f"Each interval is for one comparison: among {several} arms that change nothing, the chance that "
-                f"some arm is called different by a metric is up to {100 * (1 - 0.95**several):.0f} %."
+                f"Each interval is for one comparison. Decisions and p are for a metric's {several} arms together "
+                "(Holm's correction): 5 % chance that any arm that changes nothing is called better or worse."
             )
         if pooled and any(d.interval and d.interval.pooled for d in found):
             notes.append(f"The seed noise is pooled over the arms of the study: {listed(pooled)}.")
+        notes += _prior_notes(report, found)
     if report.image_problem:
         notes.append(report.image_problem)
     if any(difference.decision == TOO_FEW and difference.mean is not None for difference in found):
         notes.append("Too few seeds: two shared seeds and 3 degrees of freedom are the least to call something noise.")
+    return notes
+
+
+def _prior_notes(report: Report, found: list[Difference]) -> list[str]:
+    """What noise was borrowed from elsewhere, and where it was not fit to be."""
+    notes: list[str] = []
+    used: list[Answer] = []
+    refused: list[Answer] = []
+    for answer in report.answers:
+        if answer.noise.prior is None:
+            continue
+        own = [d.interval for d in answer.differences.values() if d.interval and d.interval.pooled]
+        (refused if any(not interval.prior for interval in own) else used).append(answer)
+    if used:
+        spreads = listed([f"{metric_name(a.metric)} sd {a.noise.prior.sd:.2f}" for a in used if a.noise.prior])
+        runs = sum(map(len, public_runs().values()))
+        notes.append(
+            f"Rows with fewer than {OWN_SPREAD_FROM} seeds take in the seed noise of {runs} public runs of Mask R-CNN "
+            f"R50-FPN on COCO ({spreads}, counted as {PUBLIC_WEIGHT} degrees of freedom; --prior public)."
+        )
+        if report.prior.foreign:
+            notes.append("These runs were not trained on COCO: the public seed noise may not be theirs.")
+    if refused:
+        names = listed([metric_name(answer.metric) for answer in refused])
+        notes.append(f"{names}: seeds differ more than in the public runs, whose noise is not used.")
+    if any(map(_borrowed, found)):
+        source = "the public runs" if used else "the study's other runs (--prior own)"
+        notes.append(f"{BORROWED} One or two seeds on a side: how far seeds differ is taken from {source}.")
     return notes
 
 
@@ -230,7 +286,29 @@ def _undecided(report: Report) -> list[str]:
             widths.append(f"{number(widest, answer.digits)} {metric_name(answer.metric)}")
     if not widths:
         return []
-    return [f"{listed(names)}: differences below about {listed(widths)} cannot be told from noise with these runs."]
+    return [
+        f"{listed(names)}: differences below about {listed(widths)} cannot be told from noise with these runs.",
+        *_settling(report),
+    ]
+
+
+def _settling(report: Report) -> list[str]:
+    """A sentence a metric: how many more seeds would show a difference of the chosen size."""
+    aim, lines = report.aim, []
+    for answer in report.answers:
+        clauses = [f"{name} {_need(need)}" for name, need in answer.more_seeds.items()]
+        if clauses:
+            lines.append(
+                f"To see a true difference of {aim.difference:g} {metric_name(answer.metric)} with "
+                f"{100 * aim.power:.0f} % chance, more seeds of arm and baseline: {listed(clauses)}."
+            )
+    return lines
+
+
+def _need(need: MoreSeeds) -> str:
+    if need.images_forbid:
+        return "not by seeds: the test set is too small"
+    return "none, it would have shown" if need.seeds == 0 else more_seeds(need)
 
 
 def evaluation_notes(report: Report) -> list[str]:

@@ -130,6 +130,7 @@ def as_json(report: Report) -> str:
         answer.metric: {
             "pairs": _spread(answer.pairs.sd, answer.pairs.df),
             "within_arms": _spread(answer.within.sd, answer.within.df),
+            "prior": _spread(answer.noise.prior.sd, answer.noise.prior.df) if answer.noise.prior else None,
         }
         for answer in report.answers
     }
@@ -151,7 +152,9 @@ def as_json(report: Report) -> str:
             for arm in study.arms
         },
         "confidence": 0.95,
+        "prior": report.prior.kind,
         "seed_noise": noise,
+        "settling": {"difference": report.aim.difference, "power": report.aim.power},
         "image_resamples": report.resamples,
         **{found.name: found.records() for found in table.tables(report)},
         "settings": origin.settings(study).records(),

@@ -12,8 +12,11 @@ from mrbench.report.statistics import (
     WORSE,
     Difference,
     ImageNoise,
+    Noise,
     Spread,
     compare,
+    decide,
+    noise_of,
     of_pairs,
     summarise,
     within_arms,
@@ -23,7 +26,7 @@ Scores = dict[str, dict[int, float]]
 
 
 def against(scores: Scores, arm: str, baseline: str, images: ImageNoise | None = None) -> Difference:
-    return compare(scores[arm], scores[baseline], of_pairs(scores), within_arms(scores), images)
+    return compare(scores[arm], scores[baseline], noise_of(scores), images)
 
 
 def test_two_arms_are_the_paired_t_test() -> None:
@@ -97,11 +100,12 @@ def test_seed_effects_shared_by_all_arms_do_not_widen_differences() -> None:
 
 def test_an_arm_with_five_seeds_speaks_for_itself() -> None:
     own = dict(enumerate([1.0, 2.0, 3.0, 4.0, 5.0]))
-    found = summarise(own, Spread(100.0, 50))
+    wide = Noise(Spread(100.0, 50), Spread(100.0, 50))
+    found = summarise(own, wide)
     assert found.interval is not None
     assert not found.interval.pooled
     assert found.interval.high - 3.0 == pytest.approx(2.776445 * sqrt(2.5 / 5), abs=1e-5)
-    few = summarise({0: 1.0, 1: 2.0}, Spread(100.0, 50))
+    few = summarise({0: 1.0, 1: 2.0}, wide)
     assert few.interval is not None
     assert few.interval.pooled
     assert few.sd == pytest.approx(sqrt(0.5))
@@ -191,3 +195,16 @@ def test_intervals_with_missing_runs_cover_the_truth_in_ninety_five_percent() ->
         assert interval is not None
         covered += interval.low < 1.0 < interval.high
     assert 0.93 <= covered / 2000 <= 0.97
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_a_table_of_arms_without_effect_names_one_in_five_percent(seeds: int) -> None:
+    """1,000 fixed tables of five arms that are all the baseline: Holm's correction holds for the table as a whole."""
+    generator = np.random.default_rng(seeds)
+    mistaken = 0
+    for draw in generator.normal(40, 0.5, (1000, 6, seeds)):
+        scores = {str(arm): dict(enumerate(map(float, values))) for arm, values in enumerate(draw)}
+        noise = noise_of(scores)
+        found = decide({arm: compare(scores[arm], scores["0"], noise) for arm in list(scores)[1:]}, noise)
+        mistaken += any(difference.decision in (BETTER, WORSE) for difference in found.values())
+    assert 0.02 <= mistaken / 1000 <= 0.065
