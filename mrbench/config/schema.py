@@ -377,8 +377,31 @@ class RuntimeConfig:
 
 @dataclass
 class LauncherConfig:
-    kind: str = choice("local", "local")
+    """Where the runs of a sweep are carried out, and what each is given there.
+
+    `partition` and what follows are for Slurm: sbatch's options of these names unless said otherwise; null: as the
+    cluster has it.
+    """
+
+    kind: str = choice("local", "local", "slurm")  # local: this machine's devices; slurm: a cluster's jobs
     parallel: int | None = number(None, 1)  # runs at once; null: one a GPU, or one a core without a GPU
+    # GiB that a GPU must have free before a run begins on it; null: half of it, where a run has it to itself
+    min_free_memory: float | None = number(None, 0)
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    time: int | None = number(None, 1)  # minutes a job; a run that takes longer goes on in the queue's next turn
+    nodes: int = number(1, 1)  # of a run
+    tasks_per_node: int = number(1, 1)  # processes of a run on each node, in place of runtime.devices
+    gpus: int | None = number(None, 0)  # a node; null: one a process, but none with gres or runtime.device=cpu
+    gres: str | None = None
+    cpus_per_task: int | None = number(None, 1)
+    mem: str | None = None  # a node, as 32G
+    warning: int = number(120, 1)  # seconds before its time is over that a job is asked for a checkpoint (--signal)
+    requeue: bool = True  # a job that time or preemption has stopped queues again, and its run goes on
+    setup: list[str] = field(default_factory=list)  # lines of shell before each run, as "module load cuda"
+    additional_parameters: list[str] = field(default_factory=list)  # whatever else sbatch takes, as "exclude=n1"
 
 
 @dataclass

@@ -1,10 +1,13 @@
-"""Being asked to stop: SIGTERM (a cluster wants its node back) and SIGINT (Ctrl-C) are noted, not obeyed at once."""
+"""Being asked to stop, which is noted and not obeyed at once: SIGTERM (whoever runs this machine wants it back), SIGINT
+(Ctrl-C), and the warnings that a cluster is told to send before a job's time is over (sbatch --signal)."""
 
 import signal
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
+
+ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Preempted(Exception):
@@ -21,7 +24,7 @@ class Preempted(Exception):
 
 
 class StopSignal:
-    """While it is entered, SIGTERM and SIGINT only set `received`, and are passed to `forward` where given.
+    """While it is entered, the signals ASKING only set `received`, and are passed to `forward` where given.
 
     Signals can be handled in the main thread only; elsewhere it stays silent, and the caller's own handling holds.
     """
@@ -38,7 +41,7 @@ class StopSignal:
 
     def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():
-            self._before = {s: signal.signal(s, self._handle) for s in (signal.SIGTERM, signal.SIGINT)}
+            self._before = {s: signal.signal(s, self._handle) for s in ASKING}
         return self
 
     def __exit__(
