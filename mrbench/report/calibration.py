@@ -80,7 +80,7 @@ def draw(path: Path) -> None:
     found = [[rates("box/AP", n, Prior(kind)) for n in SEEDS] for kind in ("public", "own")]
     places = np.arange(len(SEEDS))
     with matplotlib.rc_context(charts.STYLE):
-        figure = Figure(figsize=(7.4, 3.1), layout="constrained")
+        figure = Figure(figsize=(7.4, 3.3), layout="constrained")
         left, right = figure.subplots(1, 2)
         left.axhspan(3, 6, color=charts.RULE, linewidth=0)
         left.axhline(5, color=charts.FAINT, linewidth=0.9, linestyle=(0, (4, 3)))
@@ -94,7 +94,6 @@ def draw(path: Path) -> None:
             left.plot([], [], marker, color=colour, markerfacecolor="none" if marker == "s" else colour, label=label)
         left.set_ylim(0, 10)
         left.set_title("called different, no difference (%)")
-        left.legend(loc="upper left")
         for place, (shift, colour, dash) in enumerate(
             ((0.2, charts.VERMILION, charts.DASHES[1]), (0.4, charts.BLUE, charts.DASHES[0])), start=1
         ):
@@ -105,11 +104,12 @@ def draw(path: Path) -> None:
                 right.plot(shown, theory, color=colour, linestyle=dash, linewidth=1.2, zorder=1)
                 right.plot(shown, measured, marker, color=colour, markerfacecolor=fill, zorder=2)
             right.plot([], [], color=colour, linestyle=dash, label=f"{shift:g} AP, theory")
-        right.plot([], [], "o", color=charts.FAINT, label="counted, public prior")
-        right.plot([], [], "s", color=charts.FAINT, markerfacecolor="white", label="counted, own seeds")
+        right.plot([], [], "o", color=charts.FAINT, label="public prior")
+        right.plot([], [], "s", color=charts.FAINT, markerfacecolor="white", label="own seeds alone")
         right.set_ylim(0, 104)
         right.set_title("true difference found (%)")
-        right.legend(loc="lower right")
+        for ax in (left, right):
+            ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, columnspacing=1.2, handlelength=2.2)
         for ax in (left, right):
             ax.set_xticks(places, [str(n) for n in SEEDS])
             ax.set_xlim(-0.4, len(SEEDS) - 0.6)
