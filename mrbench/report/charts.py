@@ -59,12 +59,12 @@ STYLE: Any = {
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def styled() -> Iterator[None]:
     with matplotlib.rc_context(STYLE):
         yield
 
 
-def _label(name: str, width: int = 22) -> str:
+def arm_label(name: str, width: int = 22) -> str:
     """The name on several lines where it is long, broken after `_`, `-`, `=`, `/` or a space if it can be."""
     pieces = re.findall(r"[^_\-=/ ]*[_\-=/ ]|[^_\-=/ ]+$", name)
     lines = [""]
@@ -79,12 +79,12 @@ def _rows(
     report: Report, arms: Sequence[str], answers: Sequence[Answer], row_height: float
 ) -> tuple[Figure, list[Axes]]:
     """A panel a metric, side by side, one line an arm from the top down; arm names once, at the left."""
-    lines = sum(1 + 0.45 * _label(arm).count("\n") for arm in arms)
+    lines = sum(1 + 0.45 * arm_label(arm).count("\n") for arm in arms)
     figure = Figure(figsize=(1.7 + 2.95 * len(answers), 1.0 + row_height * lines), layout="constrained")
     axes = list(np.atleast_1d(figure.subplots(1, len(answers), sharey=True, squeeze=True)))
     for ax, answer in zip(axes, answers, strict=True):
         ax.set_title(words.metric_name(answer.metric))
-        ax.set_yticks(range(len(arms)), [_label(arm) for arm in arms])
+        ax.set_yticks(range(len(arms)), [arm_label(arm) for arm in arms])
         ax.set_ylim(len(arms) - 0.4, -0.6)
         ax.tick_params(axis="y", length=0)
         ax.spines["left"].set_visible(False)
@@ -97,7 +97,7 @@ def _rows(
 def accuracy(report: Report, answers: Sequence[Answer] | None = None) -> Figure:
     """Score by arm: mean with its 95 % interval, every seed as a point, the baseline's mean as a line through all."""
     answers = report.answers if answers is None else answers
-    with _style():
+    with styled():
         arms = [arm.name for arm in report.study.arms]
         figure, axes = _rows(report, arms, answers, 0.4)
         for ax, answer in zip(axes, answers, strict=True):
@@ -149,7 +149,7 @@ def _no_result(ax: Axes, y: int) -> None:
 def differences(report: Report, answers: Sequence[Answer] | None = None) -> Figure:
     """Forest plot: each arm less the baseline with its 95 % interval; filled where it is decided, hollow where not."""
     answers = report.answers if answers is None else answers
-    with _style():
+    with styled():
         figure, axes = _rows(report, report.challengers, answers, 0.44)
         for ax, answer in zip(axes, answers, strict=True):
             ax.axvline(0, color=INK, linewidth=0.9, zorder=1)
@@ -158,12 +158,12 @@ def differences(report: Report, answers: Sequence[Answer] | None = None) -> Figu
             low, high = ax.get_xlim()
             reach = max(abs(low), abs(high), 0.5)
             ax.set_xlim(min(low, -0.15 * reach), max(high, 0.15 * reach))
-            ax.xaxis.set_major_formatter(FuncFormatter(_signed_tick))
+            ax.xaxis.set_major_formatter(FuncFormatter(signed_tick))
             ax.set_xlabel(f"points, against {textwrap.shorten(report.study.baseline, 24, placeholder='…')}")
     return figure
 
 
-def _signed_tick(value: float, _: int | None = None) -> str:
+def signed_tick(value: float, _: int | None = None) -> str:
     text = f"{value:+g}".replace("-", "−")
     return "0" if value == 0 else text
 
@@ -198,9 +198,9 @@ def curves(report: Report, metric: str | None = None) -> Figure | None:
     lines = [(arm, line) for arm in report.study.arms if (line := _curve(arm, metric))]
     if not lines:
         return None
-    with _style():
+    with styled():
         columns = 2 if len(lines) > 3 else len(lines)
-        legend = sum(0.16 + 0.13 * _label(arm.name, 26).count("\n") for arm, _ in lines) / columns
+        legend = sum(0.16 + 0.13 * arm_label(arm.name, 26).count("\n") for arm, _ in lines) / columns
         figure = Figure(figsize=(4.65, 2.7 + legend), layout="constrained")
         ax = figure.subplots()
         for arm, (x, mean, low, high, seeds) in lines:
@@ -209,7 +209,7 @@ def curves(report: Report, metric: str | None = None) -> Figure | None:
             dash = DASHES[place % len(DASHES)]
             if seeds >= BAND_FROM:
                 ax.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
-            ax.plot(x, mean, color=colour, linestyle=dash, linewidth=1.6, label=_label(arm.name, 26))
+            ax.plot(x, mean, color=colour, linestyle=dash, linewidth=1.6, label=arm_label(arm.name, 26))
         ax.set_title(words.metric_name(metric) if metric else "training loss")
         ax.set_xlabel("iteration")
         ax.grid(axis="y")
@@ -254,7 +254,7 @@ def _smooth(y: np.ndarray) -> np.ndarray:
 
 def save(figure: Figure, path: Path) -> None:
     """Writes `path` with the suffixes .svg and .png (200 dots an inch), each whole or not at all."""
-    with _style():
+    with styled():
         for suffix in (".svg", ".png"):
             metadata = {"Date": None} if suffix == ".svg" else None
             with replacing(path.with_suffix(suffix)) as temporary:
@@ -264,7 +264,7 @@ def save(figure: Figure, path: Path) -> None:
 def inline_svg(figure: Figure, name: str, description: str) -> str:
     """The figure as an <svg> element for a page: ids of its own, colours from the page's variables, no links."""
     stream = io.StringIO()
-    with _style():
+    with styled():
         figure.savefig(stream, format="svg", metadata={"Date": None})
     text = stream.getvalue()
     text = text[text.index("<svg") :]
