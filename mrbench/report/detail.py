@@ -23,10 +23,11 @@ MOST_CHANGED = 10  # classes at either end
 
 @dataclass(frozen=True)
 class Quantity:
-    """One number of every arm: the cost of an error, AP of a size, a threshold or a class. `differences` has every
-    arm but the baseline."""
+    """One number of every arm: the cost of an error, AP of a size, a threshold or a class. `metric` is what
+    `RunRecord.score` knows it by; `differences` has every arm but the baseline."""
 
     name: str
+    metric: str
     summaries: dict[str, Summary]
     differences: dict[str, Difference]
 
@@ -107,6 +108,7 @@ def _quantity(study: Study, title: str, metric: str, sampler: Sampler) -> Quanti
     base = study.baseline
     return Quantity(
         title,
+        metric,
         {
             name: statistics.summarise(own, noise, sampler.of_mean(metric, name, tuple(own)))
             for name, own in scores.items()

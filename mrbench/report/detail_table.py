@@ -130,6 +130,15 @@ def _decided(found: Difference | None) -> Cell:
     return Cell(cell.text + star, cell.values)
 
 
+def classes_shown(report: Report, arm: str, kind: str, most: int | None = None) -> list[Quantity]:
+    """The classes that rose most, then those that fell most, by falling change; at most `most` at either end."""
+    section = report.detail.section("classes", kind)
+    if section is None:
+        return []
+    fell, rose = section.changed(arm)
+    return [*rose[:most], *reversed(fell[:most])]
+
+
 def classes(report: Report, most: int | None = None) -> Table | None:
     """The classes that changed most, each arm against the baseline: those that rose first. None where there are
     none. `most`: how many at either end; otherwise as many as `Section.changed` gives."""
@@ -137,8 +146,7 @@ def classes(report: Report, most: int | None = None) -> Table | None:
     rows = []
     for section in report.detail.sections:
         for arm in report.challengers if section.name == "classes" else []:
-            fell, rose = section.changed(arm)
-            for quantity in (*rose[:most], *reversed(fell[:most])):
+            for quantity in classes_shown(report, arm, section.kind, most):
                 found = quantity.differences[arm]
                 cells = (
                     Cell(quantity.name, (quantity.name,)),
