@@ -1,59 +1,20 @@
 """`mrbench runs`: the runs on disk."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mrbench.cli.common import Root, root_folder
 from mrbench.cli.reproduce import reproduce_command
-from mrbench.errors import UserError
+from mrbench.cli.runs_compare import compare_command, diff_command
+from mrbench.cli.runs_list import COLOURS, list_command
+from mrbench.cli.runs_remove import remove_command
 
-app = typer.Typer(help="Look at the runs on disk, and run one again.", no_args_is_help=True)
-app.command("reproduce")(reproduce_command)
+if TYPE_CHECKING:
+    from mrbench.runs.record import Run
 
-COLOURS = {
-    "completed": "green",
-    "running": "cyan",
-    "failed": "red",
-    "preempted": "yellow",
-    "interrupted": "yellow",
-}
-
-
-@app.command("list")
-def list_command(root: Root = None) -> None:
-    """All runs with their state, progress and AP. Example: mrbench runs list --root /data/me"""
-    from rich.console import Console
-    from rich.table import Table
-
-    from mrbench.runs.record import list_runs
-    from mrbench.runs.state import state_of
-
-    folder = root_folder(root)
-    found = list_runs(folder)
-    if not found:
-        typer.echo(f"No runs in {folder / 'runs'}.")
-        return
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("run", "state", "iteration", "box AP", "mask AP"):
-        table.add_column(name, no_wrap=True, justify="left" if name in ("run", "state") else "right")
-    for run in found:
-        try:
-            status, evaluation = run.status(), run.evaluation()
-        except UserError as error:
-            table.add_row(run.run_id, "[red]damaged", "", "", "")
-            typer.echo(error.what, err=True)
-            continue
-        state = state_of(run, status)
-        metrics = (evaluation or {}).get("metrics", {})
-        values = [metrics.get(key) for key in ("box/AP", "mask/AP")]
-        table.add_row(
-            run.run_id,
-            f"[{COLOURS.get(state, 'default')}]{state}",
-            f"{status.iteration}/{status.iterations}",
-            *("" if v is None else f"{v:.1f}" for v in values),
-        )
-    Console().print(table)
+app = typer.Typer(help="Look at the runs on disk, compare, remove or repeat them.", no_args_is_help=True)
+app.command("list")(list_command)
 
 
 @app.command("show")
@@ -67,16 +28,19 @@ def show_command(
     from mrbench.runs.record import find_run
     from mrbench.runs.state import state_of
 
-    found = find_run(root_folder(root), run)
-    status, provenance = found.status(), found.provenance()
+    folder = root_folder(root)
+    found = find_run(folder, run)
+    status = found.status()
     out = Console(highlight=False, soft_wrap=True)
     state = state_of(found, status)
     out.print(f"[bold]{found.run_id}[/]  [{COLOURS.get(state, 'default')}]{state}[/]", markup=True)
-    out.print(f"folder       {found.folder}")
+    out.print(f"folder       {found.folder}", markup=False)
+    for line in _studies(folder, found):
+        out.print(f"study        {line}", markup=False)
     out.print(f"iteration    {status.iteration} of {status.iterations}, attempt {status.attempt}")
     for name in ("started", "updated", "ended", "host", "pid"):
         if getattr(status, name) is not None:
-            out.print(f"{name:<12} {getattr(status, name)}")
+            out.print(f"{name:<12} {getattr(status, name)}", markup=False)
     if status.images_per_second:
         out.print(f"speed        {status.images_per_second:.1f} images/s")
     if status.peak_memory:
@@ -84,13 +48,40 @@ def show_command(
     if status.error:
         out.print(f"error        {status.error.get('message')}", markup=False)
     evaluation = found.evaluation()
-    if evaluation:
-        for key, value in evaluation["metrics"].items():
-            out.print(f"{key:<12} {'-' if value is None else f'{value:.2f}'}")
-    if provenance:
-        out.print(f"command      {provenance.get('command')}", markup=False)
-        out.print(f"commit       {provenance.get('code', {}).get('commit') or 'not a clone'}")
-        if provenance.get("code", {}).get("uncommitted_change"):
-            out.print("             with uncommitted changes: provenance.json holds them")
+    for key, value in (evaluation or {}).get("metrics", {}).items():
+        out.print(f"{key:<12} {f'{value:.2f}' if isinstance(value, int | float) else '-'}", markup=False)
+    for name, text in _origin(found):
+        out.print(f"{name:<12} {text}", markup=False)
     out.print("\n# config.yaml")
-    out.print(found.config_file.read_text(encoding="utf-8").rstrip(), markup=False)
+    out.print(found.config_file.read_text(encoding="utf-8", errors="replace").rstrip(), markup=False)
+
+
+def _studies(folder: "Root", run: "Run") -> list[str]:
+    from mrbench.cli.runs_list import places
+
+    assert folder is not None
+    return [f"{p.study}, arm {p.arm}, seed {p.seed}" for p in places(folder, None).get(run.run_id, [])]
+
+
+def _origin(run: "Run") -> list[tuple[str, str]]:
+    """The command and the code, as provenance.json has them."""
+    provenance = run.provenance()
+    if not provenance:
+        return []
+    code = provenance.get("code") or {}
+    lines = [("command", str(provenance.get("command"))), ("commit", str(code.get("commit") or "not a clone"))]
+    if code.get("uncommitted_change"):
+        lines.append(("", "with uncommitted changes: provenance.json holds them"))
+    if code.get("snapshot"):
+        lines.append(("snapshot", str(code["snapshot"])))
+    if code.get("submitted"):
+        lines.append(("", "other code than was submitted: provenance.json holds both"))
+    if provenance.get("earlier_code"):
+        lines.append(("", "an earlier attempt ran other code: provenance.json holds it"))
+    return lines
+
+
+app.command("diff")(diff_command)
+app.command("compare")(compare_command)
+app.command("remove")(remove_command)
+app.command("reproduce")(reproduce_command)

@@ -73,7 +73,9 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:  # not JSON, or not even text
         raise UserError(
             f"{path} is damaged: {error}", "Remove the file, or the run it belongs to, and run it again."
         ) from error

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from mrbench.errors import UserError
 from mrbench.runs.files import cannot_write
 
 # What differs between two runs of the same thing: everything else is a function of configuration and seed.
@@ -29,13 +30,19 @@ def read(path: Path) -> list[dict[str, Any]]:
     """All whole lines, by kind and iteration. Of two lines for the same iteration the later holds: the first was
     written by an attempt that was killed before its next checkpoint.
     """
-    if not path.exists():
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
         return []
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}") from error
     found: dict[tuple[str, int], dict[str, Any]] = {}
-    for line in path.read_bytes().splitlines():
+    for line in content.splitlines():
         try:
             entry = json.loads(line)
-            found[entry["kind"], entry["iteration"]] = entry
+            kind, iteration = entry["kind"], entry["iteration"]
         except (ValueError, KeyError, TypeError):
             continue  # torn by a crash
+        if isinstance(kind, str) and isinstance(iteration, int):
+            found[kind, iteration] = entry
     return sorted(found.values(), key=lambda e: (e["kind"], e["iteration"]))
