@@ -61,15 +61,15 @@ class Composer:
         return finished(config)
 
     def _put_together(self, overrides: Sequence[str]) -> RunConfig:
-        chosen: list[str] = []
+        chosen: dict[str, str] = {}  # of a group chosen twice, the later choice holds
         given: dict[str, Any] = {}
         for text in overrides:
             key, value = self._reading(text)
             if key in self._groups:
-                chosen.append(text)
+                chosen[key] = text
             else:
                 given[key] = value
-        template = self._template(tuple(chosen))
+        template = self._template(tuple(sorted(chosen.values())))
         config: RunConfig = _copy(template.config)
         links = {key: target for key, target in template.links.items() if key not in given}
         for key, value in given.items():

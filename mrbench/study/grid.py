@@ -10,8 +10,8 @@ from hydra.errors import HydraException
 
 from mrbench.config.compose import parse
 from mrbench.errors import UserError
-from mrbench.study.ablation import Arm, Study
 from mrbench.study.seeds import parse_seeds
+from mrbench.study.study import Arm, Study
 
 
 def _values(override: Override) -> list[str]:

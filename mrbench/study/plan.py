@@ -8,7 +8,7 @@ from mrbench.config.composer import Composer
 from mrbench.config.identity import run_id
 from mrbench.config.schema import RunConfig
 from mrbench.errors import UserError
-from mrbench.study.ablation import Study
+from mrbench.study.study import Study
 
 
 @dataclass(frozen=True)

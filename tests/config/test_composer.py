@@ -25,6 +25,7 @@ COMBINATIONS = [
     ["schedule.iterations=1000", "schedule.images_per_batch=8", "schedule.scale_to_batch=16"],
     ["model.box_head.cascade=[0.5,0.6,0.7]", "model.box_head.class_agnostic=true"],
     ["recipe=mask_rcnn_r50_fpn_1x", "model.norm=gn", "seed=7"],
+    ["schedule=3x", "recipe=mask_rcnn_r50_fpn_1x", "recipe=lsj_r50_fpn_400ep", "schedule=1x"],
     ["recipe=lsj_r50_fpn_144ep", "schedule=lsj_100ep", "precision=fp16_gradients", "model.norm=gn"],
     ["model.norm=gn", "recipe=lsj_r50_fpn_144ep", "schedule.iterations=10", "schedule=lsj_100ep"],
     ["recipe=paper_r50_c4", "data.val.proposals=other.npz"],

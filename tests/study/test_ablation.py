@@ -69,18 +69,26 @@ arms: {sizes: ["augmentation.short_edge=[640,800]"]}
 @pytest.mark.parametrize(
     "change,says",
     [
-        (("title:", "titel:"), ["unknown key 'titel'", "title"]),
-        (("baseline: gn", "baseline: gm"), ["'gm' is not an arm", "gn"]),
+        (("title:", "titel:"), ["unknown key 'titel' in the file (line 2)", "title"]),
+        (("baseline: gn", "baseline: gm"), ["'gm' is not an arm (line 6)", "gn"]),
         (("baseline: gn\n", ""), ["baseline is missing", "gn, bn, plain"]),
         (("plain:", "gn:"), ["'gn' stands twice (line 10)"]),
-        (("note:", "notes:"), ["unknown key 'notes' in arm bn", "note"]),
-        (("lsj/table/gn", "lsj/table/gm"), ["arm bn", "no published row 'lsj/table/gm'", "lsj/table/gn"]),
+        (("note:", "notes:"), ["unknown key 'notes' in arm bn (line 9)", "note"]),
+        (("lsj/table/gn", "lsj/table/gm"), ["arm bn (line 9)", "no published row 'lsj/table/gm'", "lsj/table/gn"]),
         (("[model.norm=gn]", "[model.norm]"), ["arm gn", "'model.norm' is not an override"]),
-        (("[model.norm=gn]", "3"), ["arm gn is not a mapping"]),
-        (("seeds: 0-1", "seeds: 3-1"), ["seeds", "'3-1'"]),
-        (("seeds: 0-1", "metrics: [box/mAP]"), ["'box/mAP' is not a metric"]),
+        (("[model.norm=gn]", "3"), ["arm gn (line 8) is not a mapping"]),
+        (("seeds: 0-1", "seeds: 3-1"), ["seeds (line 11)", "'3-1'"]),
+        (("seeds: 0-1", "metrics: [box/mAP]"), ["'box/mAP' is not a metric (line 11)"]),
         (("seeds: 0-1", "scales: {medium: {}}"), ["unknown key 'medium' in scales"]),
         (("seeds: 0-1", "exclude: [{a: 1}]"), ["no factors"]),
+        (("seeds: 0-1", "scales: {small: {without: [bm]}}"), ["scale small (line 11)", "'bm' is not an arm", "bn"]),
+        (("seeds: 0-1", "scales: {small: {without: [gn]}}"), ["scale small", "baseline 'gn'"]),
+        (("plain:", "plain: {builds_on: bm}"), ["arm plain (line 10) builds on 'bm'", "bn"]),
+        (("gn: [model.norm=gn]", "gn: {builds_on: bn}"), ["arm gn (line 8) builds on 'bn'", "above it"]),
+        (("gn: [model.norm=gn]", "gn: {small: [norm]}"), ["arm gn (line 8), small: 'norm' is not an override"]),
+        (("seeds: 0-1", "factors: {size: {big: {overide: a=b}}}"), ["factors: size: big (line 11)", "override"]),
+        (("seeds: 0-1", "factors: {a: {x: , y: }}\nexclude: [{a: z}]"), ["a=z", "(line 12)"]),
+        (("seeds: 0-1", "factors: {a: {x: , 'x,y': }, b: {'y,z': , z: }}"), ["two arms are called 'x,y,z'"]),
         (("arms:", "arms: ["), ["is not YAML"]),
     ],
 )
@@ -126,9 +134,45 @@ def test_what_is_no_seed(text: object) -> None:
         parse_seeds(text)
 
 
-@pytest.mark.parametrize("name", study_names())
-def test_studies_that_come_along_compose_at_every_scale(name: str) -> None:
-    study = load_study(name)
-    for scale in study.scales or [None]:
-        plan = make_plan(study.at_scale(scale), seeds=[0])
-        assert len(plan.unique()) == len(study.arms)
+GRID = """
+baseline: deep,long
+base: [schedule.iterations=7]
+factors:
+  head: {flat: [model.box_head.fcs=2], deep: {overrides: [model.box_head.convs=4], small: [model.box_head.fcs=1]}}
+  length: {short: , long: {full: [schedule=3x], note: patient}}
+exclude: [{head: flat, length: long}]
+arms:
+  deep,long: {published: lsj/table/gn, overrides: [optimizer.lr=0.5], note: the row}
+scales: {small: {without: ["flat,short"]}, full: }
+"""
+
+
+def test_levels_have_names_and_an_arm_called_as_a_combination_adds_to_it(tmp_path: Path) -> None:
+    study = load_study(write(tmp_path, GRID))
+    full, small = study.at_scale("full"), study.at_scale("small")
+    assert [a.name for a in full.arms] == ["flat,short", "deep,short", "deep,long"]
+    assert full.arms[2].overrides == ("model.box_head.convs=4", "optimizer.lr=0.5", "schedule=3x")
+    assert (full.arms[2].published, full.arms[2].note) == ("lsj/table/gn", "patient; the row")
+    assert [a.name for a in small.arms] == ["deep,short", "deep,long"]
+    assert small.arms[1].overrides == ("model.box_head.convs=4", "optimizer.lr=0.5", "model.box_head.fcs=1")
+
+
+def test_published_rows_belong_to_the_full_scale(tmp_path: Path) -> None:
+    study = load_study(write(tmp_path, GRID))
+    assert [a.published for a in study.at_scale("small").arms] == [None, None]
+    assert study.at_scale("full").arms[2].published == "lsj/table/gn"
+
+
+def test_an_arm_that_builds_on_another_has_all_that_it_overrides_before_its_own(tmp_path: Path) -> None:
+    text = """
+baseline: a
+arms:
+  a: {overrides: [optimizer.lr=1], small: [seed=1], published: lsj/table/gn, note: first}
+  b: {builds_on: a, overrides: [optimizer.momentum=0.5]}
+  c: {builds_on: b, small: [optimizer.lr=2]}
+scales: {small: }
+"""
+    arms = {a.name: a for a in load_study(write(tmp_path, text)).at_scale("small").arms}
+    assert arms["c"].overrides == ("optimizer.lr=1", "optimizer.momentum=0.5", "seed=1", "optimizer.lr=2")
+    assert load_study(write(tmp_path, text)).arms[2].published is None
+    assert arms["b"].note == ""

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from mrbench.errors import UserError
-from mrbench.study.ablation import Arm, Study
 from mrbench.study.grid import grid_study
 from mrbench.study.plan import make_plan
 from mrbench.study.record import read_study, study_file, write_study
+from mrbench.study.study import Arm, Study
 
 
 def test_every_arm_is_composed_with_every_seed_and_the_arm_wins_over_the_command_line() -> None:
