@@ -3,9 +3,8 @@
 import json
 import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,83 +14,195 @@ from mrbench.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mrbench.launch.progress import RunView
+    from mrbench.launch.executor import Limits
     from mrbench.study.ablation import Study
-    from mrbench.study.plan import Plan
+    from mrbench.study.plan import Plan, PlannedRun
     from mrbench.study.record import StudyRecord
 
+RUNNING, WHICH, LOOKING, ENDING = "Running", "Which runs", "Looking", "Stopping and tidying up"
 What = Annotated[
     list[str] | None,
     typer.Argument(
-        help="An ablation file or the name of one that comes with mrbench, then overrides for all its runs; "
-        "or a grid in Hydra's sweep syntax.",
-        metavar="STUDY|KEY=VALUES",
+        help="An ablation file or the name of one that comes with mrbench, then overrides for all its runs; a grid "
+        "in Hydra's sweep syntax; or the name of a study or a run that is on disk.",
+        metavar="STUDY|KEY=VALUES|RUN",
     ),
 ]
 
 
 def sweep_command(
     what: What = None,
-    scale: Annotated[
-        str | None, typer.Option(help="full or small, for studies that have both.", show_default="small")
+    on: Annotated[
+        str | None,
+        typer.Option(
+            help="local (this machine's devices) or slurm.", show_default="launcher.kind", rich_help_panel=RUNNING
+        ),
     ] = None,
-    seeds: Annotated[str | None, typer.Option(help="Seeds instead of the study's, as 0-4 or 0,1,2.")] = None,
     parallel: Annotated[
-        int | None, typer.Option(min=1, help="Runs at once.", show_default="one a GPU, or one a core without a GPU")
+        int | None,
+        typer.Option(
+            min=1, help="Runs at once.", show_default="one a GPU, or one a core without a GPU", rich_help_panel=RUNNING
+        ),
     ] = None,
-    retry: Annotated[bool, typer.Option("--retry", help="Run failed runs again.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the runs, which of them exist, and what is left. Runs nothing.")
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Watch the runs until they end.", rich_help_panel=RUNNING)
+    ] = True,
+    retry: Annotated[bool, typer.Option("--retry", help="Run failed runs again.", rich_help_panel=RUNNING)] = False,
+    max_failures: Annotated[
+        int | None, typer.Option(min=1, help="Begin no more runs once so many have failed.", rich_help_panel=RUNNING)
+    ] = None,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="The same as --max-failures 1.", rich_help_panel=RUNNING)
     ] = False,
-    status: Annotated[bool, typer.Option("--status", help="Show how the study stands. Runs nothing.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON; progress goes to stderr.")
-    ] = False,
+    scale: Annotated[
+        str | None,
+        typer.Option(help="full or small, for studies that have both.", show_default="small", rich_help_panel=WHICH),
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(help="Seeds instead of the study's, as 0-4 or 0,1,2.", rich_help_panel=WHICH),
+    ] = None,
     name: Annotated[
-        str | None, typer.Option(help="The study's name on disk, instead of the file's or grid's.")
+        str | None,
+        typer.Option(help="The study's name on disk, instead of the file's or grid's.", rich_help_panel=WHICH),
     ] = None,
+    arm: Annotated[str | None, typer.Option(help="Only this arm's runs.", rich_help_panel=WHICH)] = None,
+    seed: Annotated[int | None, typer.Option(help="Only runs with this seed.", rich_help_panel=WHICH)] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Show the runs, which of them exist, and what is left.", rich_help_panel=LOOKING
+        ),
+    ] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Show how the study stands.", rich_help_panel=LOOKING)
+    ] = False,
+    logs: Annotated[
+        str | None,
+        typer.Option(help="Print the logs of an arm's runs.", metavar="ARM", rich_help_panel=LOOKING),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="With --logs: go on as they grow.", rich_help_panel=LOOKING)
+    ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print the result as JSON; progress goes to stderr.", rich_help_panel=LOOKING),
+    ] = False,
+    cancel: Annotated[
+        bool,
+        typer.Option("--cancel", help="Drop queued runs; others write a checkpoint and end.", rich_help_panel=ENDING),
+    ] = False,
+    now: Annotated[
+        bool, typer.Option("--now", help="With --cancel: end runs without a checkpoint.", rich_help_panel=ENDING)
+    ] = False,
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune",
+            help="Remove runs that the study no longer asks for, or RUN; shows them and asks.",
+            rich_help_panel=ENDING,
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --prune: do not ask.", rich_help_panel=ENDING)] = False,
     root: Root = None,
     config_dir: ConfigDir = None,
 ) -> None:
     """Run a study: all its arms with all its seeds, several runs at once.
 
-    A study is an ablation file (ablations/*.yaml: question, baseline, arms, seeds), or a grid given here. Runs that
-    are complete are not run again, interrupted ones go on where they stopped, and one that fails does not stop the
-    others. Failed runs are run again only with --retry. Ctrl-C ends the runs with a checkpoint; the same command
-    goes on with them.
+    A study is an ablation file (ablations/*.yaml: question, baseline, arms, seeds), or a grid given here. Complete
+    runs are not run again, interrupted ones go on where they stopped, and one that fails does not stop the others.
+    The runs do not need this terminal: Ctrl-C leaves them alone, and the same command watches them again.
 
-    Exit code 0: all complete. 1: some failed or were cut off; each is named with its log. 2: a mistake in what was
-    asked for. 130: stopped.
+    Exit code 0: all complete, or submitted with --no-wait. 1: some failed or were cut off; each is named with its
+    log. 2: a mistake in what was asked for. 130: Ctrl-C.
 
     Examples:
 
-      mrbench sweep ablations/demo.yaml
-
       mrbench sweep norm --scale full --seeds 0-2 data.root=COCO --dry-run
 
-      mrbench sweep model.norm=gn,bn seed=0,1,2 --name norms
+      mrbench sweep model.norm=gn,bn seed=0,1,2 --name norms --no-wait
 
-      mrbench sweep demo --status
+      mrbench sweep norms --status
+
+      mrbench sweep norms --logs model.norm=gn --seed 0 --follow
     """
     from rich.console import Console
 
+    from mrbench.cli import sweep_actions as actions
+
     console = Console(stderr=as_json)
     folder = root_folder(root)
-    study, extra = _study(what or [], name, scale, seeds if not status else None)
-    if status:
-        _status(folder, study.name, as_json, console)
+    asked = {
+        "--dry-run": dry_run,
+        "--status": status,
+        "--logs": logs is not None,
+        "--cancel": cancel,
+        "--prune": prune,
+    }
+    chosen = [option for option, given in asked.items() if given]
+    if len(chosen) > 1:
+        raise UserError(f"{chosen[0]} and {chosen[1]} do not go together", "Ask for one after the other.")
+    if status or cancel or logs is not None:
+        record = actions.chosen_runs(folder, what or [], name, scale, logs if logs is not None else arm, seed)
+        if status:
+            actions.show_status(folder, record, as_json, console)
+        elif cancel:
+            actions.cancel(folder, record, now, wait, console)
+        else:
+            actions.show_logs(folder, record, follow)
+        return
+
+    from mrbench.launch.executor import Limits
+
+    limits = Limits(parallel, 1 if fail_fast else max_failures)
+    if _is_on_disk_only(folder, what or []):
+        record = actions.chosen_runs(folder, what or [], name, scale, arm, seed)
+        if prune:
+            actions.prune_run(folder, record, yes)
+            return
+        if dry_run:
+            actions.show_status(folder, record, as_json, console)
+            return
+        runs = actions.runs_again(folder, record, on)
+        actions.check(folder, runs, limits)
+        code = _sweep(folder, record, runs, limits, wait, retry, as_json, console, root)
+        if code:
+            raise typer.Exit(code)
         return
 
     from mrbench.study.plan import make_plan
+    from mrbench.study.record import write_study
     from mrbench.study.seeds import parse_seeds
 
+    study, extra = _study(what or [], name, scale, seeds)
+    if on is not None:
+        extra = (f"launcher={on}", *extra)
     plan = make_plan(study, extra, parse_seeds(seeds) if seeds else None, config_dir)
     if dry_run:
         _dry_run(folder, plan, as_json, console)
         return
-    code = _sweep(folder, plan, parallel, retry, as_json, console, root)
+    if prune:
+        actions.prune_study(folder, plan, yes)
+        return
+    runs = actions.narrow_plan(plan, arm, seed)
+    actions.check(folder, runs, limits)
+    record, notes = write_study(folder, plan)
+    for note in notes:
+        console.print(note, style="yellow", markup=False)
+    code = _sweep(folder, record, runs, limits, wait, retry, as_json, console, root)
     if code:
         raise typer.Exit(code)
+
+
+def _is_on_disk_only(folder: Path, what: list[str]) -> bool:
+    """Whether a study or a run is meant that is known from the disk alone: a grid that was given a name, or a run."""
+    from mrbench.launch.selection import names_run
+    from mrbench.study.ablation import study_names
+    from mrbench.study.record import study_file
+
+    if len(what) != 1 or "=" in what[0] or what[0] in study_names() or Path(what[0]).suffix in (".yaml", ".yml"):
+        return False
+    return study_file(folder, what[0]).exists() or names_run(folder, what[0])
 
 
 def _study(what: list[str], name: str | None, scale: str | None, seeds: str | None) -> "tuple[Study, tuple[str, ...]]":
@@ -120,35 +231,20 @@ def _study(what: list[str], name: str | None, scale: str | None, seeds: str | No
     return replace(study, name=name or study.name), only_fixed(what[1:])
 
 
-def _status(folder: Path, name: str, as_json: bool, console: "Console") -> None:
-    from mrbench.launch.progress import Watcher
-    from mrbench.launch.table import as_json as json_of
-    from mrbench.launch.table import states_table, summary
-    from mrbench.runs.record import Run
-    from mrbench.study.record import read_study
-
-    record = read_study(folder, name)
-    watcher = Watcher(record.metrics[0])
-    views = {r: watcher.view(Run(folder / "runs" / r), 0) for r in record.run_ids()}
-    if as_json:
-        typer.echo(json.dumps(json_of(record, views), indent=1))
-        return
-    console.print(states_table(record, views))
-    console.print(summary(views), highlight=False)
-    _tell_failures(record, views, console)
-
-
 def _dry_run(folder: Path, plan: "Plan", as_json: bool, console: "Console") -> None:
     from rich.table import Table
 
+    from mrbench.cli.sweep_actions import count_runs
+    from mrbench.launch.places import Places
     from mrbench.launch.progress import COMPLETED, Watcher
     from mrbench.launch.table import describe
     from mrbench.runs.record import Run
 
     watcher = Watcher(plan.study.metrics[0])
     unique = plan.unique()
+    jobs = Places(folder).states(list(unique))
     views = {
-        run_id: watcher.view(Run(folder / "runs" / run_id), planned.config.schedule.iterations)
+        run_id: watcher.view(Run(folder / "runs" / run_id), planned.config.schedule.iterations, job=jobs.get(run_id))
         for run_id, planned in unique.items()
     }
     left = {r: 0 if v.state == COMPLETED else v.iterations - v.iteration for r, v in views.items()}
@@ -164,90 +260,70 @@ def _dry_run(folder: Path, plan: "Plan", as_json: bool, console: "Console") -> N
         return
     table = Table(title=plan.study.name, title_justify="left")
     for column in ("arm", "seed", "run", "state", "iterations left"):
-        table.add_column(column, no_wrap=column == "run")
+        table.add_column(column, overflow="fold", justify="right" if column == "iterations left" else "left")
     for planned in plan.runs:
         view = views[planned.run_id]
         table.add_row(planned.arm, str(planned.seed), planned.run_id, describe(view), f"{left[planned.run_id]:,}")
     console.print(table)
     exist = sum(v.state == COMPLETED for v in views.values())
     console.print(
-        f"{_runs(len(unique))}, {exist} complete; {sum(left.values()):,} iterations left. Nothing was run.",
+        f"{count_runs(len(unique))}, {exist} complete; {sum(left.values()):,} iterations left. Nothing was run.",
         highlight=False,
     )
 
 
 def _sweep(
-    folder: Path, plan: "Plan", parallel: int | None, retry: bool, as_json: bool, console: "Console", root: Path | None
+    folder: Path,
+    record: "StudyRecord",
+    runs: "dict[str, PlannedRun]",
+    limits: "Limits",
+    wait: bool,
+    retry: bool,
+    as_json: bool,
+    console: "Console",
+    root: Path | None,
 ) -> int:
-    """Runs the plan; returns the exit code: 0, 1 when runs did not complete, 130 when it was stopped."""
-    from mrbench.launch.devices import divide
-    from mrbench.launch.local import LocalExecutor
+    """Submits the runs and watches them; the exit code: 0, 1 when runs did not complete, 130 when Ctrl-C came."""
+    from mrbench.cli.sweep_actions import PLAIN, count_runs, tell_failures
     from mrbench.launch.progress import COMPLETED
-    from mrbench.launch.sweep import Sweep, run_sweep, stop_signals
+    from mrbench.launch.sweep import Sweep, watch
     from mrbench.launch.table import Display, states_table, summary
     from mrbench.launch.table import as_json as json_of
-    from mrbench.study.record import write_study
 
-    runs = plan.unique()
-    slots = divide([planned.config for planned in runs.values()], parallel)
-    record, notes = write_study(folder, plan)
-    for note in notes:
-        console.print(note, style="yellow", markup=False)
-    sweep = Sweep(folder, runs, LocalExecutor(folder, slots), retry, record.metrics[0])
-    where = "GPU" if slots.on_gpus else "CPU"
-    console.print(
-        f"{record.study}: {_runs(len(runs))}, {slots.parallel} at once on the {where}, in {folder / 'runs'}",
-        markup=False,
-        highlight=False,
-    )
-    with stop_signals() as request, Display(record, slots.parallel, console) as display:
-
-        def show(views: "dict[str, RunView]") -> None:
-            if request.count:
-                display.stopping = "Stopping: checkpoints are written. Ctrl-C again ends at once."
-            display.show(views)
-
-        stopped = run_sweep(sweep, request, show)
+    sweep = Sweep(folder, runs, limits, retry, record.metrics[0])
+    submitted = sweep.submit()
+    where_root = f" --root {shlex.quote(str(root))}" if root else ""
+    again = f"mrbench sweep {shlex.quote(record.study)}{where_root}"
+    console.print(f"{record.study}: {count_runs(len(runs))} in {folder / 'runs'}, {submitted} submitted now", **PLAIN)
+    for note in sweep.places.notes():
+        console.print(note, style="yellow", **PLAIN)
+    if not wait:
+        console.print(f"look:   {again} --status\ncancel: {again} --cancel", **PLAIN)
+        if as_json:
+            typer.echo(json.dumps(json_of(record, sweep.views(), submitted=submitted), indent=1))
+        return 0
+    left = False
+    try:
+        with Display(record, console) as display:
+            watch(sweep, lambda views: display.show(views, sweep.places.notes()))
+    except KeyboardInterrupt:
+        left = not sweep.finished
     views = sweep.views()
     if as_json:
-        typer.echo(json.dumps(json_of(record, views, stopped=stopped), indent=1))
+        typer.echo(json.dumps(json_of(record, views, stopped=left), indent=1))
     if not console.is_terminal:
-        console.print(states_table(record, views))
+        console.print(states_table(record, views, console.width))
     console.print(summary(views), highlight=False)
-    _tell_failures(record, views, console)
+    tell_failures(record, views, console)
+    if left:
+        console.print(
+            f"The runs go on without this terminal.\n"
+            f"look:   {again} --status\nwatch:  {shlex.join(['mrbench', *sys.argv[1:]])}\ncancel: {again} --cancel",
+            **PLAIN,
+        )
+        return 130
     complete = all(v.state == COMPLETED for v in views.values())
     if not complete:
-        console.print(
-            f"go on: {shlex.join(['mrbench', *sys.argv[1:]])}", markup=False, highlight=False, soft_wrap=True
-        )
-    where_root = f" --root {shlex.quote(str(root))}" if root else ""
-    console.print(f"report: mrbench report {record.study}{where_root}", markup=False, highlight=False, soft_wrap=True)
-    return 130 if stopped else 0 if complete else 1
-
-
-def _runs(count: int) -> str:
-    return f"{count} run{'s' * (count != 1)}"
-
-
-def _tell_failures(record: "StudyRecord", views: "Mapping[str, RunView]", console: "Console") -> None:
-    """One line for each run that failed or was cut off: which, why, and where its log is."""
-    from mrbench.launch.progress import FAILED, INTERRUPTED
-
-    told: set[str] = set()
-    failed = False
-    for name, arm in record.arms.items():
-        for seed, run_id in arm.runs.items():
-            view = views.get(run_id)
-            if view is None or run_id in told or view.state not in (FAILED, INTERRUPTED):
-                continue
-            told.add(run_id)
-            failed = failed or view.state == FAILED
-            reason = view.error or f"stopped at iteration {view.iteration} of {view.iterations}"
-            line = f"{view.state}: {name} seed {seed}: {reason}" + (f" (log: {view.log})" if view.log else "")
-            console.print(line, style="red" if view.state == FAILED else "yellow", **_plain())
-    if failed:
-        console.print("Failed runs are run again with --retry.", **_plain())
-
-
-def _plain() -> dict[str, Any]:
-    return {"markup": False, "highlight": False, "soft_wrap": True}
+        console.print(f"go on: {shlex.join(['mrbench', *sys.argv[1:]])}", **PLAIN)
+    console.print(f"report: mrbench report {record.study}{where_root}", **PLAIN)
+    return 0 if complete else 1

@@ -1,12 +1,10 @@
 """This machine's devices, counted without a framework, and their division into slots for runs."""
 
-import fcntl
 import math
 import os
-import socket
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from mrbench.config.schema import RunConfig
 from mrbench.errors import UserError
 
 
-def visible_gpus() -> list[str]:
+def visible_gpus(there: "Sequence[Gpu] | None" = None) -> list[str]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; none where there is no driver."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
@@ -22,14 +20,39 @@ def visible_gpus() -> list[str]:
         # CUDA takes the names up to the first that is none, so "-1" and "" hide all
         end = next((i for i, n in enumerate(names) if n in ("", "-1")), len(names))
         return names[:end]
+    return [gpu.index for gpu in (query_gpus() if there is None else there)]
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU as its driver sees it; memory in bytes, None where the driver does not say."""
+
+    index: str
+    uuid: str
+    total: int | None
+    free: int | None
+
+    def is_called(self, name: str) -> bool:
+        """Whether CUDA_VISIBLE_DEVICES means it by `name`: its index, or a beginning of its UUID."""
+        return name == self.index or (name.startswith("GPU-") and self.uuid.startswith(name))
+
+
+def query_gpus() -> list[Gpu]:
+    """All GPUs that the driver shows; none where there is no `nvidia-smi`."""
     try:
         done = subprocess.run(
-            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
+            ["nvidia-smi", "--query-gpu=index,uuid,memory.total,memory.free", "--format=csv,noheader,nounits"],
             capture_output=True, text=True, timeout=20, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return []
-    return [line.strip() for line in done.stdout.splitlines() if line.strip().isdigit()]
+    found = []
+    for line in done.stdout.splitlines():
+        parts = [part.strip() for part in line.split(",")]
+        if len(parts) == 4 and parts[0].isdigit():
+            total, free = (int(part) * 2**20 if part.isdigit() else None for part in parts[2:])
+            found.append(Gpu(parts[0], parts[1], total, free))
+    return found
 
 
 def cores() -> int:
@@ -44,13 +67,22 @@ def cores() -> int:
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for a run: a GPU, or a share of the cores where `gpu` is None."""
+    """A place for a run: a GPU or a share of one, or a share of the cores where `gpu` is None.
 
-    name: str
+    `device` is the same for all shares of a device, however CUDA_VISIBLE_DEVICES names it. `shared`: other runs may
+    have other shares at the same time.
+    """
+
+    device: str = "cpu"
+    share: int = 0
+    shared: bool = True
     gpu: str | None = None
 
-    def lock_file(self, root: Path) -> Path:
-        return root / "slots" / f"{socket.gethostname()}-{self.name.replace('/', '_')}.lock"
+    @property
+    def name(self) -> str:
+        if self.gpu is None:
+            return f"cpu-{self.share}"
+        return f"gpu-{self.gpu}{f'.{self.share}' if self.share else ''}"
 
 
 @dataclass(frozen=True)
@@ -81,7 +113,8 @@ def divide(
     `parallel` sets how many runs there are at once; more than there are GPUs share them evenly. Raises UserError
     where a run wants more GPUs than there are.
     """
-    gpus = visible_gpus() if gpus is None else gpus
+    there = query_gpus() if gpus is None else []
+    gpus = visible_gpus(there) if gpus is None else gpus
     cpu_cores = cores() if cpu_cores is None else cpu_cores
     devices = max((c.runtime.devices for c in configs), default=1)
     parallel = parallel or next((c.launcher.parallel for c in configs if c.launcher.parallel), None)
@@ -93,23 +126,31 @@ def divide(
             )
         parallel = parallel or len(gpus) // devices
         sharing = max(1, math.ceil(parallel * devices / len(gpus)))
-        places = [Slot(f"gpu-{g}{f'.{k}' if k else ''}", g) for k in range(sharing) for g in gpus]
+        places = [
+            Slot(f"gpu-{next((t.uuid for t in there if t.is_called(g)), g)}", share, sharing > 1, g)
+            for share in range(sharing)
+            for g in gpus
+        ]
     else:
         parallel = parallel or max(1, cpu_cores // devices)
-        places = [Slot(f"cpu-{k}") for k in range(parallel)]
+        places = [Slot(share=share) for share in range(parallel)]
     return Slots(tuple(places), parallel, max(1, cpu_cores // (parallel * devices)))
 
 
-@contextmanager
-def hold(files: Sequence[Path]) -> Iterator[None]:
-    """Holds slots for this process, waiting for a process that has them; dropped by the system when it dies.
+def short_of_memory(slots: Sequence[Slot], gib: float | None) -> dict[str, str]:
+    """device -> a word on it, for those of `slots` that have not `gib` GiB of memory free.
 
-    So a job that outlives its sweep still has its device, and a second sweep waits for it.
+    None asks for half of a GPU's memory where a run has it to itself, because less says that another program is at
+    work on it, and for nothing where runs share it. What the driver does not say is not asked for.
     """
-    with ExitStack() as stack:
-        for path in sorted(files):
-            with suppress(OSError):  # a file system without locks: the pool's own count has to do
-                path.parent.mkdir(parents=True, exist_ok=True)
-                file = stack.enter_context(path.open("a"))
-                fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    there = query_gpus() if any(slot.gpu for slot in slots) else []
+    short = {}
+    for slot in slots:
+        gpu = next((g for g in there if slot.gpu and g.is_called(slot.gpu)), None)
+        if gpu is None or gpu.free is None or gpu.total is None:
+            continue
+        wanted = gib * 2**30 if gib is not None else 0 if slot.shared else gpu.total / 2
+        if gpu.free < wanted:
+            free, needs = gpu.free / 2**30, wanted / 2**30
+            short[slot.device] = f"GPU {slot.gpu} has {free:.1f} GiB free; a run waits for {needs:.1f} GiB there"
+    return short

@@ -57,6 +57,9 @@ class Executor(ABC):
         self.root = root.resolve()
         self.entry = entry
 
+    def check(self, configs: Sequence[RunConfig], limits: Limits) -> None:  # noqa: B027  nothing to ask at some places
+        """Raises UserError where this place could never carry out such runs. Writes nothing."""
+
     @abstractmethod
     def submit(self, jobs: Sequence[Job], limits: Limits) -> None:
         """Takes jobs on, in this order, and returns at once; they outlive this process.

@@ -1,199 +1,201 @@
-"""Runs on this machine: a pool that gives each job its devices, on submitit's local executor."""
+"""Runs on this machine's devices: each submission is carried out by a pool, a process that outlives the terminal."""
 
+import fcntl
 import os
-import shutil
 import signal
+import socket
 import subprocess
 import sys
-from collections import deque
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import submitit
-from submitit.local.local import LocalJob
-
-from mrbench.launch.devices import Slot, Slots
-from mrbench.launch.executor import TRAIN, Executor, Job, JobState
-from mrbench.launch.job import run_job
-from mrbench.runs.files import cannot_write
+import mrbench
+from mrbench.config.schema import RunConfig
+from mrbench.errors import UserError
+from mrbench.launch.devices import Slot, Slots, divide
+from mrbench.launch.executor import Executor, Job, JobState, Limits
+from mrbench.launch.record import (
+    JobRecord,
+    begin,
+    lock_file,
+    output_file,
+    read_job,
+    stop_file,
+    submission_folder,
+    update_job,
+)
+from mrbench.runs.files import cannot_write, read_json, write_json
 from mrbench.runs.lock import is_held
+from mrbench.runs.record import Run, now
+from mrbench.runs.state import state_of
 
-TEN_YEARS = 60 * 24 * 3650  # minutes; submitit's local jobs must have a limit, and its default is two minutes
-
-
-class _OwnSession(submitit.LocalExecutor):
-    """submitit's local executor, whose jobs are each a session of their own with the environment they are given.
-
-    In the terminal's group a Ctrl-C would reach them all and end them without a checkpoint.
-    """
-
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        super().__init__(folder)
-        self.environment = environment
-        self.update_parameters(timeout_min=TEN_YEARS, stderr_to_stdout=True)
-
-    def _submit_command(self, command: str) -> LocalJob[Any]:
-        environment = {
-            **os.environ,
-            "SUBMITIT_EXECUTOR": "local",
-            "SUBMITIT_LOCAL_COMMAND": command,
-            "SUBMITIT_LOCAL_JOB_NUM_NODES": "1",
-            "SUBMITIT_LOCAL_NODEID": "0",
-            "SUBMITIT_LOCAL_NTASKS": "1",
-            "SUBMITIT_LOCAL_SIGNAL_DELAY_S": "0",
-            "SUBMITIT_LOCAL_TIMEOUT_S": str(60 * TEN_YEARS),
-            "SUBMITIT_LOCAL_WITH_SHELL": "",
-            "SUBMITIT_STDERR_TO_STDOUT": "1",
-            **self.environment,
-        }
-        process = subprocess.Popen(
-            [sys.executable, "-m", "submitit.local._local", str(self.folder)],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        return LocalJob(folder=self.folder, job_id=str(process.pid), process=process, tasks=[0])
-
-
-@dataclass
-class _Active:
-    """A job that has been started."""
-
-    job: Job
-    handle: LocalJob[Any]
-    slots: list[Slot]
-    folder: Path
-
-    @property
-    def process(self) -> subprocess.Popen[bytes]:
-        process = self.handle._process
-        assert process is not None
-        return process
+HEARTBEAT_TIMEOUT = 300.0  # seconds after which a pool on another machine counts as dead
 
 
 class LocalExecutor(Executor):
-    """A pool over this machine's slots. It lives in the process that made it; its jobs are processes apart.
+    """This machine. Submitting divides its devices into slots, as `devices.divide` says."""
 
-    `root` is the folder of the runs, beneath which slots are held against other sweeps into the same folder.
-    `entry` is what a job calls, see `executor.TRAIN`.
-    """
+    def check(self, configs: Sequence[RunConfig], limits: Limits) -> None:
+        divide(configs, limits.parallel)
 
-    def __init__(self, root: Path, slots: Slots, entry: str = TRAIN) -> None:
-        self.root = root.resolve()
-        self.slots = slots
-        self.parallel = slots.parallel
-        self.entry = entry
-        self._queue: deque[Job] = deque()
-        self._active: dict[str, _Active] = {}
-        self._ended: set[str] = set()
+    def submit(self, jobs: Sequence[Job], limits: Limits) -> None:
+        slots = divide([job.config for job in jobs], limits.parallel)
+        threads = [job.config.runtime.threads or slots.threads for job in jobs]
+        jobs = [
+            replace(job, config=replace(job.config, runtime=replace(job.config.runtime, threads=count)))
+            for job, count in zip(jobs, threads, strict=True)
+        ]
+        folder = submission_folder(self.root, begin(self.root, "local", self.entry, jobs, limits))
+        write_json(folder / "pool.json", asdict(PoolRecord(socket.gethostname(), slots)))
+        start_pool(folder)
 
-    def submit(self, jobs: Sequence[Job]) -> None:
-        self._queue.extend(jobs)
-        self._ended.difference_update(job.run_id for job in jobs)
+    def states(self, run_ids: Collection[str]) -> dict[str, JobState]:
+        pools: dict[str, bool] = {}
+        return {run_id: self._state(run_id, record, pools) for run_id, record in self._records(run_ids)}
 
-    def poll(self) -> dict[str, JobState]:
-        for run_id, active in list(self._active.items()):
-            if _has_ended(active.process):
-                self._finish(active)
-                del self._active[run_id]
-                self._ended.add(run_id)
-        while self._queue and len(self._active) < self.parallel:
-            places = self._free(self.slots.needed(self._queue[0].config))
-            if places is None:
-                break
-            job = self._queue.popleft()
-            self._active[job.run_id] = self._start(job, places)
-        states = dict.fromkeys(self._ended, JobState.ENDED)
-        states |= dict.fromkeys((job.run_id for job in self._queue), JobState.QUEUED)
-        return states | dict.fromkeys(self._active, JobState.ACTIVE)
+    def _state(self, run_id: str, record: JobRecord, pools: dict[str, bool]) -> JobState:
+        run = Run(self.root / "runs" / run_id)
+        if is_held(lock_file(run.folder)) or (record.ended is None and _is_at_work(run)):
+            return JobState.ACTIVE
+        if record.ended is not None:
+            return JobState.ENDED
+        if record.submission not in pools:
+            pools[record.submission] = _pool_lives(submission_folder(self.root, record.submission))
+        return JobState.QUEUED if pools[record.submission] else JobState.ENDED
 
-    def cancel(self) -> None:
-        self._ended.update(job.run_id for job in self._queue)
-        self._queue.clear()
-        for active in self._active.values():
-            # the file is for a process that is too young to hear the signal
-            with suppress(OSError):  # a full disk
-                _stop_file(active.folder).touch()
-            with suppress(ProcessLookupError):
-                active.process.send_signal(signal.SIGTERM)  # submitit's controller passes it on
+    def cancel(self, run_ids: Collection[str]) -> None:
+        for run_id, record in self._records(run_ids):
+            run = self.root / "runs" / run_id
+            state = self._state(run_id, record, {})
+            if state is JobState.ENDED:
+                continue
+            try:
+                stop_file(run).touch()
+            except OSError as error:
+                raise cannot_write(stop_file(run), error) from error
+            if state is JobState.QUEUED:
+                update_job(run, ended=now())
+            else:
+                _signal(record, signal.SIGTERM)
 
-    def kill(self) -> None:
-        self._queue.clear()
-        for active in self._active.values():
-            _kill_group(active.process)
+    def kill(self, run_ids: Collection[str]) -> None:
+        self.cancel(run_ids)
+        for run_id, record in self._records(run_ids):
+            if is_held(lock_file(self.root / "runs" / run_id)):
+                _signal(record, signal.SIGKILL)
 
     def output(self, run_id: str) -> Path | None:
-        found = sorted((self.root / "runs" / run_id / "job").glob("*_log.out"))
-        return found[-1] if found else None
+        path = output_file(self.root / "runs" / run_id)
+        return path if path.exists() else None
 
-    def _free(self, count: int) -> list[Slot] | None:
-        """Slots for one run, on devices that differ; None while there are not enough."""
-        taken = {slot.name for active in self._active.values() for slot in active.slots}
-        chosen: dict[str, Slot] = {}
-        for slot in self.slots.places:
-            device = slot.gpu or slot.name
-            if slot.name in taken or device in chosen or is_held(slot.lock_file(self.root)):
-                continue
-            chosen[device] = slot
-            if len(chosen) == count:
-                return list(chosen.values())
+    def notes(self) -> list[str]:
+        """What the pools that are at work wait for."""
+        found = []
+        for folder in sorted((self.root / "submissions").glob("local-*")):
+            waiting = read_json(folder / "note.json")
+            if waiting and _pool_lives(folder):
+                found.append(str(waiting))
+        return found
+
+    def _records(self, run_ids: Collection[str]) -> Iterator[tuple[str, JobRecord]]:
+        for run_id in run_ids:
+            record = read_job(self.root / "runs" / run_id)
+            if record is not None and record.launcher == "local":
+                yield run_id, record
+
+
+@dataclass(frozen=True)
+class PoolRecord:
+    """pool.json: the machine that a pool is on, and the slots that it may use."""
+
+    host: str
+    slots: Slots
+
+
+def read_pool(submission: Path) -> PoolRecord | None:
+    """None where there is none, or it is damaged."""
+    try:
+        found: Any = read_json(submission / "pool.json")
+        slots = found["slots"]
+        places = tuple(Slot(**place) for place in slots["places"])
+        return PoolRecord(found["host"], Slots(places, slots["parallel"], slots["threads"]))
+    except (UserError, TypeError, KeyError):
         return None
 
-    def _start(self, job: Job, places: list[Slot]) -> _Active:
-        folder = job.folder.resolve() / "job"
-        shutil.rmtree(folder, ignore_errors=True)  # an earlier attempt's
-        runtime = job.config.runtime
-        threads = runtime.threads or self.slots.threads
-        environment = {
-            "CUDA_VISIBLE_DEVICES": ",".join(s.gpu for s in places if s.gpu),
-            "OMP_NUM_THREADS": str(threads),
-            "MRBENCH_SLOT": ",".join(s.name for s in places),
-        }
-        config = replace(job.config, runtime=replace(runtime, threads=threads))
-        locks = [str(s.lock_file(self.root)) for s in places]
-        executor = _OwnSession(folder, environment)
-        try:
-            handle = executor.submit(
-                run_job,
-                str(job.folder.resolve()),
-                config,
-                list(job.command),
-                self.entry,
-                str(_stop_file(folder)),
-                locks,
+
+def pool_lock(submission: Path) -> Path:
+    """Held, and touched every few seconds, by the pool of a submission as long as it lives."""
+    return submission / "lock"
+
+
+def start_pool(submission: Path) -> None:
+    """Starts a submission's pool. It holds its lock from the first moment on, because it inherits it."""
+    path = pool_lock(submission)
+    try:
+        with path.open("a") as lock, (submission / "log.txt").open("ab") as log:
+            with suppress(OSError):  # a file system without locks: the pool's heartbeat has to do
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            subprocess.Popen(
+                command("mrbench.launch.pool", submission),
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=[lock.fileno()],
             )
-        except OSError as error:
-            raise cannot_write(folder, error) from error
-        assert isinstance(handle, LocalJob)
-        return _Active(job, handle, places, folder)
-
-    def _finish(self, active: _Active) -> None:
-        """Ends what a dead job may have left behind, and removes submitit's files but for what was printed."""
-        _kill_group(active.process)
-        active.process.wait()
-        for path in active.folder.glob("*"):
-            if not path.name.endswith("_log.out"):
-                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
-def _stop_file(folder: Path) -> Path:
-    return folder / "stop"
+def command(module: str, argument: Path) -> list[str]:
+    """What starts a process of ours. -P: a file of the current folder never takes the place of a module."""
+    return [sys.executable, "-P", "-m", module, str(argument)]
 
 
-def _has_ended(process: subprocess.Popen[bytes]) -> bool:
-    """Whether it has ended; it is left to be waited for, so that its group's number stays its own."""
-    if process.returncode is not None:
+def environment() -> dict[str, str]:
+    """This process's, with the code that it runs found first."""
+    code = str(Path(mrbench.__file__).parents[1])
+    known = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **os.environ}  # as nvidia-smi counts GPUs
+    return {**known, "PYTHONPATH": os.pathsep.join(filter(None, [code, os.environ.get("PYTHONPATH")]))}
+
+
+def _pool_lives(submission: Path) -> bool:
+    if is_held(pool_lock(submission)):
         return True
-    found = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    return found is not None
+    pool = read_pool(submission)
+    if pool is None or pool.host == socket.gethostname():
+        return False
+    with suppress(OSError):  # another machine's locks may not reach us
+        return time.time() - pool_lock(submission).stat().st_mtime < HEARTBEAT_TIMEOUT
+    return False
 
 
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    if process.returncode is None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+def _is_at_work(run: Run) -> bool:
+    """Whether the run's own record says that a process has it, on any machine."""
+    try:
+        status = run.status()
+    except UserError:
+        return False
+    return state_of(run, status) == "running"
+
+
+def _signal(record: JobRecord, signum: int) -> None:
+    """To the job's process where it is on this machine; a stop file reaches the others."""
+    if record.pid is None or record.host != socket.gethostname():
+        return
+    with suppress(ProcessLookupError, PermissionError):
+        if signum == signal.SIGKILL:
+            kill_group(record.pid)
+        os.kill(record.pid, signum)
+
+
+def kill_group(leader: int) -> None:
+    """Ends all processes that a job started; nothing where `leader` leads no group."""
+    with suppress(ProcessLookupError, PermissionError):
+        if os.getpgid(leader) == leader:
+            os.killpg(leader, signal.SIGKILL)

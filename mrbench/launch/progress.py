@@ -5,20 +5,24 @@ from pathlib import Path
 from typing import Any
 
 from mrbench.errors import UserError
+from mrbench.launch.executor import JobState
+from mrbench.launch.record import job_folder, output_file, stop_file
 from mrbench.runs.lock import is_locked
-from mrbench.runs.record import Run
+from mrbench.runs.record import Run, Status
 
 # What a person wants to know of a run: more than its record's states, because a record cannot say that its
-# process has vanished or who is at work on it.
-WAITING = "waiting"
+# process has vanished, or that its job is in a queue.
+WAITING = "waiting"  # nobody has it
+QUEUED = "queued"
 STARTING = "starting"
 RUNNING = "running"
 STOPPING = "stopping"
-ELSEWHERE = "running elsewhere"
+UNKNOWN = "unknown"  # whoever has its job does not answer
 COMPLETED = "completed"
 FAILED = "failed"
 INTERRUPTED = "interrupted"
-ENDS = (COMPLETED, FAILED, INTERRUPTED)
+STATES = (COMPLETED, FAILED, INTERRUPTED, STOPPING, RUNNING, STARTING, QUEUED, UNKNOWN, WAITING)
+BUSY = (RUNNING, STARTING, STOPPING)
 
 
 @dataclass(frozen=True)
@@ -48,28 +52,25 @@ class Watcher:
         self.metric = metric
         self._seen: dict[str, tuple[tuple[int, int], float | None]] = {}
 
-    def view(self, run: Run, iterations: int, images_per_batch: int | None = None, active: bool = False) -> RunView:
-        """The run now. `active`: a job of ours is at it, so its process is not looked for.
+    def view(
+        self, run: Run, iterations: int, images_per_batch: int | None = None, job: JobState | None = None
+    ) -> RunView:
+        """The run now; `job` is what the place says of its job, where it has one.
 
-        A record that says `running` while no process holds the run is an interrupted one.
+        The run's own record counts: one that has ended is not made alive by a job, and one that says `running` while
+        no process has the run is interrupted.
         """
         try:
             status = run.status()
         except UserError as error:
             return RunView(run.run_id, FAILED, iterations=iterations, error=error.what, log=str(run.status_file))
         state = status.state
-        if active:
-            # "completed" while its process still ends; what else is there is from an earlier attempt
-            state = RUNNING if state in ("running", "completed") else STARTING
-        elif state in ("pending", "running", "preempted"):
-            if is_locked(run):
-                state = ELSEWHERE
-            else:
-                state = WAITING if state == "pending" and not status.iteration else INTERRUPTED
+        if state not in ("completed", "failed"):
+            state = _living_state(run, status, job)
         total = status.iterations or iterations
         speed = status.images_per_second
         remaining = None
-        if speed and images_per_batch and state in (RUNNING, ELSEWHERE):
+        if speed and images_per_batch and state == RUNNING:
             remaining = max(0, total - status.iteration) * images_per_batch / speed
         return RunView(
             run_id=run.run_id,
@@ -80,7 +81,7 @@ class Watcher:
             remaining=remaining,
             ap=self._ap(run, final=state == COMPLETED),
             error=_one_line(status.error) if state == FAILED else None,
-            log=str(run.log_file) if run.log_file.exists() else None,
+            log=str(path) if state in (FAILED, INTERRUPTED) and (path := log_of(run)) else None,
         )
 
     def _ap(self, run: Run, final: bool) -> float | None:
@@ -106,6 +107,27 @@ class Watcher:
         except (UserError, OSError, AttributeError):
             return None
         return float(value) if isinstance(value, int | float) else None
+
+
+def _living_state(run: Run, status: Status, job: JobState | None) -> str:
+    """Of a run that has not ended."""
+    held = is_locked(run)
+    if held or job is JobState.ACTIVE:
+        if stop_file(run.folder).exists():
+            return STOPPING
+        return RUNNING if held and status.state == "running" else STARTING
+    if job is JobState.QUEUED:
+        return QUEUED
+    if job is JobState.UNKNOWN:
+        return UNKNOWN
+    return WAITING if status.state == "pending" and not status.iteration else INTERRUPTED
+
+
+def log_of(run: Run) -> Path | None:
+    """What there is to read of a run: training's own log, else what its job printed."""
+    paths = (run.log_file, output_file(run.folder), *sorted(job_folder(run.folder).glob("*.out"), reverse=True))
+    there = [path for path in paths if path.exists()]
+    return next((path for path in there if path.stat().st_size), there[0] if there else None)
 
 
 def _one_line(error: dict[str, Any] | None) -> str:

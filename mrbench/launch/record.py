@@ -6,16 +6,21 @@ stop         there once somebody has cancelled the job
 *.out        what the job printed
 """
 
+import secrets
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mrbench.config import compose
 from mrbench.config.schema import RunConfig
 from mrbench.errors import UserError
-from mrbench.launch.executor import Job
+from mrbench.launch.executor import Job, Limits
 from mrbench.runs.files import read_json, write_json, write_text
-from mrbench.runs.record import now
+from mrbench.runs.record import Run, now
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,6 @@ class JobRecord:
     submitted: str
     entry: str
     command: list[str] = field(default_factory=list)
-    max_failures: int | None = None
     job_id: str | None = None
     host: str | None = None
     pid: int | None = None
@@ -42,29 +46,84 @@ def job_folder(run: Path) -> Path:
     return run / "job"
 
 
+def lock_file(run: Path) -> Path:
+    return job_folder(run) / "lock"
+
+
+def output_file(run: Path) -> Path:
+    """Where a job on this machine prints to. A cluster's own file is named by `JobRecord.log`."""
+    return job_folder(run) / "output.txt"
+
+
 def stop_file(run: Path) -> Path:
     """Asks the run's job not to begin, even while it is too young to hear a signal."""
     return job_folder(run) / "stop"
 
 
-def begin(job: Job, launcher: str, submission: str, entry: str, max_failures: int | None = None) -> JobRecord:
-    """Writes the records of a job that is about to be submitted, in place of an earlier job's."""
-    folder = job_folder(job.folder)
-    write_text(folder / "config.yaml", compose.to_yaml(job.config))
-    stop_file(job.folder).unlink(missing_ok=True)
-    record = JobRecord(launcher, submission, now(), entry, list(job.command), max_failures)
-    write_json(folder / "job.json", asdict(record))
-    return record
+@dataclass(frozen=True)
+class Submission:
+    """submission.json."""
+
+    launcher: str
+    runs: list[str]
+    parallel: int | None = None
+    max_failures: int | None = None
+
+
+def submission_folder(root: Path, name: str) -> Path:
+    return root / "submissions" / name
+
+
+def begin(root: Path, launcher: str, entry: str, jobs: Sequence[Job], limits: Limits) -> str:
+    """Writes the records of jobs that are about to be submitted together, in place of earlier jobs' of those runs.
+
+    Returns the submission's name.
+    """
+    name = f"{launcher}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    submission = Submission(launcher, [job.run_id for job in jobs], limits.parallel, limits.max_failures)
+    write_json(submission_folder(root, name) / "submission.json", asdict(submission))
+    for job in jobs:
+        folder = job_folder(job.folder)
+        write_text(folder / "config.yaml", compose.to_yaml(job.config))
+        stop_file(job.folder).unlink(missing_ok=True)
+        write_json(folder / "job.json", asdict(JobRecord(launcher, name, now(), entry, list(job.command))))
+    return name
+
+
+def read_submission(root: Path, name: str) -> Submission | None:
+    """None where it is not there, or damaged."""
+    return _read(submission_folder(root, name) / "submission.json", Submission)
+
+
+def too_many_failures(root: Path, name: str) -> bool:
+    """Whether as many runs of a submission have failed as it allows. Those that had failed before are not in it."""
+    submission = read_submission(root, name)
+    if submission is None or submission.max_failures is None:
+        return False
+    failed = sum(_failed(Run(root / "runs" / run_id)) for run_id in submission.runs)
+    return failed >= submission.max_failures
+
+
+def _failed(run: Run) -> bool:
+    try:
+        return run.status().state == "failed"
+    except UserError:
+        return True
+
+
+def _read(path: Path, kind: Callable[..., T]) -> T | None:
+    """The file as a dataclass, without the keys of another version; None where it is not there, or damaged."""
+    try:
+        found: Any = read_json(path)
+        names = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+        return kind(**{k: v for k, v in found.items() if k in names}) if found else None
+    except (UserError, TypeError, AttributeError):
+        return None
 
 
 def read_job(run: Path) -> JobRecord | None:
     """The run's latest job; None where it never had one, or its record is damaged: the run's own record counts."""
-    try:
-        found: Any = read_json(job_folder(run) / "job.json")
-        names = {f.name for f in fields(JobRecord)}
-        return JobRecord(**{k: v for k, v in found.items() if k in names}) if found else None
-    except (UserError, TypeError, AttributeError):
-        return None
+    return _read(job_folder(run) / "job.json", JobRecord)
 
 
 def update_job(run: Path, **changes: Any) -> JobRecord | None:

@@ -1,84 +1,57 @@
-"""Brings every run of a study to an end, or leaves it so that the next sweep can."""
+"""The runs of a study, brought to their places and watched: whoever watches may leave, the runs go on."""
 
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 
 from mrbench.launch import progress
-from mrbench.launch.executor import Executor, Job, JobState
-from mrbench.launch.progress import RunView, Watcher, last_line
+from mrbench.launch.executor import TRAIN, Job, JobState, Limits
+from mrbench.launch.places import Places
+from mrbench.launch.progress import RunView, Watcher
+from mrbench.launch.record import stop_file
 from mrbench.runs.record import Run, open_run
 from mrbench.study.plan import PlannedRun
-
-GRACE = 120.0  # seconds that jobs have to write a checkpoint when the sweep is stopped
-STARTS = 3  # how often a job is started that ends without having touched its run
-
-
-@dataclass
-class StopRequest:
-    """How often a person has asked the sweep to stop: once is gently, twice is at once."""
-
-    count: int = 0
-
-
-@contextmanager
-def stop_signals() -> Iterator[StopRequest]:
-    """Counts Ctrl-C, SIGTERM and a closed terminal instead of dying from them."""
-    request = StopRequest()
-
-    def count(signum: int, frame: FrameType | None) -> None:
-        request.count += 1
-
-    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {name: signal.signal(name, count) for name in names}
-    try:
-        yield request
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
 
 
 @dataclass
 class _Entry:
-    """A run of the sweep. `ours`: a job of ours has it; `final`: nothing more will be done for it here."""
+    """A run of the sweep. `ours`: this process submitted it; `final`: nothing more will be done for it."""
 
     run: Run
     planned: PlannedRun
     ours: bool = False
     final: bool = False
-    starts: int = 0
     view: RunView = field(default_factory=lambda: RunView("", progress.WAITING))
 
 
 class Sweep:
-    """The runs of a study on an executor.
+    """The runs of a study at their places.
 
-    Completed runs are not run again; interrupted ones go on; failed ones are run again only with `retry`; a run that
-    another process has is waited for, and taken over should that process leave it unfinished. One run's failure
-    does not touch the others.
+    Completed runs are not run again; interrupted ones go on; failed ones are run again only with `retry`. A run that
+    is in a queue or at work already, whoever submitted it, is waited for, and submitted here should it be left
+    unfinished. `entry` is what a job calls, see `executor.TRAIN`.
     """
 
     def __init__(
         self,
         root: Path,
         planned: Mapping[str, PlannedRun],
-        executor: Executor,
+        limits: Limits = Limits(),
         retry: bool = False,
         metric: str = "box/AP",
+        entry: str = TRAIN,
     ) -> None:
-        self.executor = executor
+        self.places = Places(root, entry)
+        self.limits = limits
         self.watcher = Watcher(metric)
         self.entries = {run_id: _Entry(open_run(root, p.config), p) for run_id, p in planned.items()}
-        for entry in self.entries.values():
-            entry.view = self._look(entry)
-            failed = entry.view.state == progress.FAILED
-            if failed and retry:
-                entry.run.update(state="pending", error=None)
-            entry.final = entry.view.state == progress.COMPLETED or (failed and not retry)
+        self._look()
+        for e in self.entries.values():
+            if e.view.state == progress.FAILED and retry:
+                e.run.update(state="pending", error=None)
+                e.view = replace(e.view, state=progress.WAITING)
+            e.final = e.view.state in (progress.COMPLETED, progress.FAILED)
 
     @property
     def finished(self) -> bool:
@@ -87,88 +60,77 @@ class Sweep:
     def views(self) -> dict[str, RunView]:
         return {run_id: entry.view for run_id, entry in self.entries.items()}
 
+    def submit(self) -> int:
+        """Submits the runs that nobody has, each at the place of its configuration; returns how many."""
+        return self._submit([e for e in self.entries.values() if not e.final and not _is_taken(e)])
+
     def step(self) -> None:
-        """Looks at every run that has not ended, and starts what can be started."""
-        states = self.executor.poll()
-        ready = []
-        for run_id, entry in self.entries.items():
-            if entry.final:
+        """Looks at every run that has not ended."""
+        self._look()
+        left = []
+        for e in self.entries.values():
+            if e.final or _is_taken(e):
                 continue
-            if entry.ours:
-                self._follow(entry, states[run_id])
-            else:
-                entry.view = self._look(entry)
-                entry.final = entry.view.state in (progress.COMPLETED, progress.FAILED)
-            if not entry.final and not entry.ours and entry.view.state != progress.ELSEWHERE:
-                ready.append(entry)
-        for entry in ready:
-            entry.ours, entry.starts = True, entry.starts + 1
-        self.executor.submit([Job(e.run.folder, e.planned.config, e.planned.command) for e in ready])
+            e.final = (
+                e.ours or e.view.state in (progress.COMPLETED, progress.FAILED) or stop_file(e.run.folder).exists()
+            )
+            if not e.final:
+                left.append(e)  # whoever had it has left it unfinished
+        self._submit(left)
 
-    def stop(self, request: StopRequest, show: Callable[[dict[str, RunView]], None]) -> None:
-        """Ends all jobs of ours, gently until the grace is over or the request is repeated."""
-        asked, end = request.count, time.monotonic() + GRACE
-        self.executor.cancel()
-        while not self.executor.wait(0.3):
-            if request.count > asked or time.monotonic() > end:
-                self.executor.kill()
-            for entry in self.entries.values():
-                if entry.ours and not entry.final:
-                    self._follow(entry, self.executor.poll()[entry.run.run_id])
-                    if entry.ours:
-                        entry.view = replace(entry.view, state=progress.STOPPING, remaining=None)
-            show(self.views())
-        for entry in self.entries.values():
-            entry.view = self._look(entry)
+    def _submit(self, entries: list[_Entry]) -> int:
+        kinds: dict[str, list[_Entry]] = {}
+        for e in entries:
+            kinds.setdefault(e.planned.config.launcher.kind, []).append(e)
+        for kind, group in kinds.items():
+            jobs = [Job(e.run.folder, e.planned.config, e.planned.command) for e in group]
+            self.places.of(kind).submit(jobs, self.limits)
+            for e in group:
+                e.ours = True
+                e.view = replace(e.view, state=progress.QUEUED)
+        return len(entries)
 
-    def _look(self, entry: _Entry, active: bool = False) -> RunView:
-        schedule = entry.planned.config.schedule
-        return self.watcher.view(entry.run, schedule.iterations, schedule.images_per_batch, active)
-
-    def _follow(self, entry: _Entry, job: JobState) -> None:
-        """Brings an entry of ours up to date; the record says what became of the run."""
-        if job is JobState.QUEUED:
-            entry.view = replace(self._look(entry, active=True), state=progress.WAITING)
-            return
-        entry.view = self._look(entry, active=job is JobState.ACTIVE)
-        if job is JobState.ACTIVE:
-            return
-        entry.ours = False
-        state = entry.view.state
-        if state in progress.ENDS:
-            entry.final = True
-        elif state == progress.WAITING and entry.starts >= STARTS:
-            entry.final = True
-            said = last_line(self.executor.output(entry.run.run_id)) or "its process ended before it began"
-            entry.view = replace(entry.view, state=progress.FAILED, error=said)
-        if entry.view.state in (progress.FAILED, progress.INTERRUPTED) and entry.view.log is None:
-            output = self.executor.output(entry.run.run_id)
-            entry.view = replace(entry.view, log=str(output) if output else None)
+    def _look(self) -> None:
+        going = {run_id: entry for run_id, entry in self.entries.items() if not entry.final}
+        jobs = self.places.states(list(going))
+        for run_id, entry in going.items():
+            schedule = entry.planned.config.schedule
+            job = jobs.get(run_id)
+            entry.view = self.watcher.view(entry.run, schedule.iterations, schedule.images_per_batch, job)
 
 
-def run_sweep(
+def _is_taken(entry: _Entry) -> bool:
+    """Whether somebody has it: a job that waits or is at work, or a person's own `mrbench train`."""
+    return entry.view.state in (*progress.BUSY, progress.QUEUED, progress.UNKNOWN)
+
+
+def watch(
     sweep: Sweep,
-    request: StopRequest,
     show: Callable[[dict[str, RunView]], None] = lambda views: None,
     interval: float = 0.5,
-) -> bool:
-    """Runs the sweep to its end; True when it was asked to stop before. No job of it is left running.
+) -> None:
+    """Until nothing more will be done for any run; `show` is given all runs' views every `interval` seconds.
 
-    `show` is given all runs' views after each look at them, every `interval` seconds.
+    It may be broken off at any moment: the runs go on.
     """
-    try:
-        while not sweep.finished and not request.count:
-            sweep.step()
-            show(sweep.views())
-            if not sweep.finished:
-                time.sleep(interval)
-        stopped = not sweep.finished
-        if stopped:
-            sweep.stop(request, show)
+    while True:
+        sweep.step()
         show(sweep.views())
-        return stopped
-    finally:
-        sweep.executor.cancel()
-        if not sweep.executor.wait(GRACE if not request.count else 0.0):
-            sweep.executor.kill()
-            sweep.executor.wait(5.0)
+        if sweep.finished:
+            return
+        time.sleep(interval)
+
+
+def stop(places: Places, run_ids: list[str], grace: float, interval: float = 0.3) -> dict[str, JobState]:
+    """Cancels jobs, and waits for their ends for `grace` seconds at most.
+
+    Returns the states of those that had not ended before: with JobState.ENDED, or as they still are.
+    """
+    before = {r for r, state in places.states(run_ids).items() if state is not JobState.ENDED}
+    places.cancel(before)
+    end = time.monotonic() + grace
+    while True:
+        now = places.states(before)
+        if all(state is JobState.ENDED for state in now.values()) or time.monotonic() > end:
+            return now
+        time.sleep(interval)

@@ -1,8 +1,8 @@
 """A sweep as a person sees it: a live table on a terminal, a line for each change elsewhere."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from types import TracebackType
 from typing import Any
 
@@ -21,7 +21,7 @@ STYLES = {
     progress.INTERRUPTED: "yellow",
     progress.RUNNING: "cyan",
     progress.STOPPING: "yellow",
-    progress.ELSEWHERE: "magenta",
+    progress.UNKNOWN: "magenta",
 }
 QUIET_SECONDS = 30.0  # between two reports on runs that only go on
 
@@ -36,9 +36,9 @@ def duration(seconds: float) -> str:
 def describe(view: RunView) -> str:
     """A run's state in one short line."""
     parts = [view.state]
-    if view.state in (progress.RUNNING, progress.ELSEWHERE, progress.INTERRUPTED):
+    if view.iteration and view.state not in (progress.COMPLETED, progress.FAILED, progress.WAITING):
         parts.append(f"{100 * view.done:.0f}%")
-    if view.state in (progress.RUNNING, progress.ELSEWHERE) and view.images_per_second:
+    if view.state == progress.RUNNING and view.images_per_second:
         parts.append(f"{view.images_per_second:.1f} img/s")
     if view.remaining is not None:
         parts.append(f"{duration(view.remaining)} left")
@@ -47,52 +47,71 @@ def describe(view: RunView) -> str:
     return " ".join(parts)
 
 
-def states_table(record: StudyRecord, views: Mapping[str, RunView]) -> Table:
-    """Arms down, seeds across."""
+def states_table(record: StudyRecord, views: Mapping[str, RunView], width: int = 80) -> Table:
+    """Arms down and seeds across where `width` columns hold that; else a row for each run. Names are never cut."""
     table = Table(title=record.title or record.study, title_justify="left", caption_justify="left")
-    table.add_column("arm", overflow="fold")
-    for seed in record.seeds():
-        table.add_column(f"seed {seed}", overflow="fold")
+    table.add_column("arm", overflow="fold", ratio=1, min_width=10)
+    seeds = record.seeds()
+    across = width >= 24 + 25 * len(seeds)
+    for header in [f"seed {seed}" for seed in seeds] if across else ["seed", "state"]:
+        table.add_column(header, overflow="fold", justify="right" if header == "seed" else "left")
     for name, arm in record.arms.items():
         label = Text(name, style="bold" if name == record.baseline else "")
-        if name == record.baseline:
+        if name == record.baseline and len(record.arms) > 1:
             label.append(" (baseline)", style="dim")
-        cells = []
-        for seed in record.seeds():
-            view = views.get(arm.runs.get(seed, ""))
-            cells.append(Text(describe(view), style=STYLES.get(view.state, "dim")) if view else Text(""))
-        table.add_row(label, *cells)
+        cells = {seed: _cell(views.get(arm.runs.get(seed, ""))) for seed in seeds}
+        if across:
+            table.add_row(label, *cells.values())
+        else:
+            for i, seed in enumerate(s for s in seeds if s in arm.runs):
+                table.add_row(label if i == 0 else "", str(seed), cells[seed])
     return table
 
 
-def remaining(views: Mapping[str, RunView], parallel: int) -> float | None:
-    """Seconds to the end of all runs, from the speed of those that run; None while nothing is known."""
+def _cell(view: RunView | None) -> Text:
+    return Text(describe(view), style=STYLES.get(view.state, "dim")) if view else Text("")
+
+
+def most_telling(record: StudyRecord, views: Mapping[str, RunView], rows: int) -> StudyRecord:
+    """The record with as many arms as `rows` lines hold: those at work, then failed, then waiting, then complete."""
+    seeds = record.seeds()
+    if len(record.arms) * len(seeds) <= rows:
+        return record
+    ranks = {progress.FAILED: 1, progress.INTERRUPTED: 1, progress.COMPLETED: 3}
+
+    def rank(name: str) -> int:
+        states = [views[r].state for r in record.arms[name].runs.values() if r in views]
+        return min((0 if state in progress.BUSY else ranks.get(state, 2) for state in states), default=4)
+
+    kept = set(sorted(record.arms, key=rank)[: max(1, rows // max(1, len(seeds)))])
+    return replace(record, arms={name: arm for name, arm in record.arms.items() if name in kept})
+
+
+def remaining(views: Mapping[str, RunView]) -> float | None:
+    """Seconds to the end of all runs if as many go on at once as do now; None while nothing is known."""
     running = [v for v in views.values() if v.remaining is not None and v.iteration < v.iterations]
     if not running:
         return None
     pace = sum((v.remaining or 0) / (v.iterations - v.iteration) for v in running) / len(running)
-    waiting = (progress.WAITING, progress.STARTING)
+    waiting = (progress.QUEUED, progress.STARTING)
     left = sum(v.remaining or 0 for v in running)
     left += sum(pace * (v.iterations - v.iteration) for v in views.values() if v.state in waiting)
-    return max(left / parallel, max(v.remaining or 0 for v in running))
+    at_once = sum(v.state in progress.BUSY for v in views.values())
+    return max(left / at_once, max(v.remaining or 0 for v in running))
 
 
 def summary(views: Mapping[str, RunView]) -> str:
     """`5 completed, 3 running, 4 waiting`."""
-    order = (progress.COMPLETED, progress.FAILED, progress.INTERRUPTED, progress.STOPPING, progress.RUNNING,
-             progress.ELSEWHERE, progress.STARTING, progress.WAITING)  # fmt: skip
-    counts = {state: sum(v.state == state for v in views.values()) for state in order}
+    counts = {state: sum(v.state == state for v in views.values()) for state in progress.STATES}
     return ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "no runs"
 
 
 class Display:
     """Shows a sweep while it goes on. Lines where `console` is no terminal, so that a log stays readable."""
 
-    def __init__(self, record: StudyRecord, parallel: int, console: Console) -> None:
+    def __init__(self, record: StudyRecord, console: Console) -> None:
         self.record = record
-        self.parallel = parallel
         self.console = console
-        self.stopping = ""
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._states: dict[str, str] = {}
         self._told = time.monotonic()
@@ -113,28 +132,37 @@ class Display:
         if self._live:
             self._live.stop()
 
-    def show(self, views: dict[str, RunView]) -> None:
+    def show(self, views: dict[str, RunView], notes: Sequence[str] = ()) -> None:
         if self._live:
-            ended = all(v.state in progress.ENDS for v in views.values())
-            caption = Text("") if ended else self._caption(views)
-            self._live.update(Group(states_table(self.record, views), caption), refresh=True)
+            shown = most_telling(self.record, views, self.console.height - 8 - len(notes))
+            table = states_table(shown, views, self.console.width)
+            self._live.update(Group(table, self._caption(shown, views, notes)), refresh=True)
         else:
             self._lines(views)
 
-    def _caption(self, views: dict[str, RunView]) -> Text:
-        left = remaining(views, self.parallel)
-        text = f"about {duration(left)} left. " if left is not None else ""
-        return Text(text + (self.stopping or "Ctrl-C stops; the same command goes on."), style="dim")
+    def _caption(self, shown: StudyRecord, views: dict[str, RunView], notes: Sequence[str]) -> Text:
+        parts = []
+        if len(shown.arms) < len(self.record.arms):
+            parts.append(f"{len(self.record.arms) - len(shown.arms)} more arms; all: {summary(views)}")
+        parts += notes
+        if any(v.state not in (progress.COMPLETED, progress.FAILED) for v in views.values()):
+            left = remaining(views)
+            text = f"about {duration(left)} left. " if left is not None else ""
+            parts.append(text + "Ctrl-C leaves the runs alone.")
+        return Text("\n".join(parts), style="dim")
 
     def _lines(self, views: dict[str, RunView]) -> None:
         quiet = time.monotonic() - self._told < QUIET_SECONDS
         for run_id, view in views.items():
-            changed = self._states.get(run_id, progress.WAITING) != view.state
+            changed = self._states.get(run_id, progress.QUEUED) != view.state
             going = view.state == progress.RUNNING and not quiet
             if changed or going:
                 self._states[run_id] = view.state
                 self.console.print(
-                    f"{self._names.get(run_id, run_id)}: {describe(view)}", markup=False, highlight=False
+                    f"{self._names.get(run_id, run_id)}: {describe(view)}",
+                    markup=False,
+                    highlight=False,
+                    soft_wrap=True,
                 )
         if not quiet:
             self._told = time.monotonic()

@@ -1,6 +1,7 @@
 """Stands in for training in a job's process: keeps a run's record as training does, and a diary of its own.
 
-An iteration is a short sleep. `optimizer.momentum=0.5` makes a run fail, 0.25 makes its process die without a word.
+An iteration is a short sleep. `optimizer.momentum=0.5` makes a run fail, 0.25 makes its process die without a word,
+0.75 makes it wait after 3 iterations until there is a file `go`.
 """
 
 import json
@@ -19,7 +20,7 @@ PAUSE = 0.02
 
 def train(run: Run, config: RunConfig) -> None:
     asked: list[int] = []
-    diary = run.folder.parents[1] / "diary.jsonl"
+    diary, go = (run.folder.parents[1] / name for name in ("diary.jsonl", "go"))
 
     def note(event: str, **more: Any) -> None:
         entry = {
@@ -52,6 +53,8 @@ def train(run: Run, config: RunConfig) -> None:
                 run.update(state="failed", ended=now(), error={"kind": "loss", "message": "the loss is not finite"})
                 note("failed")
                 raise ValueError("the loss is not finite")
+            while config.optimizer.momentum == 0.75 and iteration == 2 and not asked and not go.exists():
+                time.sleep(PAUSE)
             if asked:
                 run.update(state="preempted", ended=now())
                 note("preempted", iteration=iteration + 1)

@@ -8,9 +8,9 @@ import typer
 from mrbench.cli.common import show_error
 from mrbench.cli.sweep import sweep_command
 from mrbench.errors import UserError
-from mrbench.launch import local
+from mrbench.launch import sweep
 
-local.LocalExecutor = functools.partial(local.LocalExecutor, entry="fake_train:train")  # type: ignore[misc, assignment]
+sweep.Sweep = functools.partial(sweep.Sweep, entry="fake_train:train")  # type: ignore[misc, assignment]
 app = typer.Typer(pretty_exceptions_enable=False)
 app.command()(sweep_command)
 

@@ -1,14 +1,12 @@
 """How a machine is divided among runs, against cases worked out by hand."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from mrbench.config.schema import LauncherConfig, RunConfig, RuntimeConfig
 from mrbench.errors import UserError
-from mrbench.launch.devices import divide, hold, visible_gpus
-from mrbench.runs.lock import is_held
+from mrbench.launch.devices import Gpu, Slot, divide, short_of_memory, visible_gpus
 
 
 def config(devices: int = 1, device: str = "auto", parallel: int | None = None) -> RunConfig:
@@ -61,8 +59,40 @@ def test_gpus_are_those_that_cuda_would_see(value: str, gpus: list[str], monkeyp
     assert visible_gpus() == gpus
 
 
-def test_a_slot_is_held_until_it_is_let_go(tmp_path: Path) -> None:
-    path = tmp_path / "slots" / "gpu-0.lock"
-    with hold([path]):
-        assert is_held(path)
-    assert not is_held(path)
+GIB = 2**30
+DRIVER = [
+    Gpu("0", "GPU-8f1a", 80 * GIB, 79 * GIB),
+    Gpu("1", "GPU-77c2", 80 * GIB, 30 * GIB),
+    Gpu("2", "GPU-0", None, None),
+]
+
+
+@pytest.mark.parametrize(
+    "gib,shared,short",
+    [
+        (None, False, ["gpu-1"]),  # another program has more than half of it
+        (None, True, []),
+        (20.0, False, []),
+        (79.5, False, ["gpu-0", "gpu-1"]),
+        (31.0, True, ["gpu-1"]),
+        (0.0, False, []),
+    ],
+)
+def test_a_run_begins_where_memory_is_free(
+    gib: float | None, shared: bool, short: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mrbench.launch.devices.query_gpus", lambda: DRIVER)
+    slots = [Slot("gpu-0", 0, shared, "GPU-8f"), Slot("gpu-1", 0, shared, "1"), Slot("gpu-2", 0, shared, "2")]
+    found = short_of_memory(slots, gib)
+    assert list(found) == short
+    if short == ["gpu-1"] and gib is None:
+        assert found["gpu-1"] == "GPU 1 has 30.0 GiB free; a run waits for 40.0 GiB there"
+
+
+def test_a_gpu_is_one_device_by_its_number_and_by_its_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mrbench.launch.devices.query_gpus", lambda: DRIVER)
+    devices = []
+    for names in ("0,1", "GPU-77,GPU-8f1a"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", names)
+        devices.append({slot.device for slot in divide([config()]).places})
+    assert devices[0] == devices[1]
