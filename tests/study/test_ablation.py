@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mrbench.errors import UserError
-from mrbench.study.ablation import load_study, study_names
+from mrbench.study.ablation import load_study
 from mrbench.study.plan import make_plan
 from mrbench.study.seeds import parse_seeds
 

@@ -50,7 +50,9 @@ def test_every_study_has_both_scales_and_no_two_arms_are_the_same_run(
     study = load_study(name).at_scale(scale)
     configs = composed(study, composer, f"data.root={folder}")
     assert len({run_id(config) for config in configs.values()}) == len(study.arms) >= 2
-    assert study.title and study.question.endswith("?") and study.note
+    assert study.title
+    assert study.question.endswith("?")
+    assert study.note
     if scale == "small":
         assert {config.data.kind for config in configs.values()} <= {"shapes", "coco_folder"}
         assert max(config.schedule.iterations for config in configs.values()) <= 1800
