@@ -10,6 +10,7 @@ from mrbench.errors import UserError
 
 if TYPE_CHECKING:
     from mrbench.report.collect import Study
+    from mrbench.report.planning import Aim
 
 
 def report_command(
@@ -36,6 +37,27 @@ def report_command(
     resamples: Annotated[
         int, typer.Option("--resamples", min=0, help="Bootstrap draws of test images; 0: intervals over seeds only.")
     ] = 400,
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", metavar="KEY=VALUE", help="Only runs so configured; may be given several times."),
+    ] = None,
+    group_by: Annotated[
+        str | None, typer.Option("--group-by", metavar="KEY,...", help="Arms by the values of these settings.")
+    ] = None,
+    prior: Annotated[
+        str,
+        typer.Option(
+            help="Seed noise where an arm has few seeds. public: that of public runs on COCO, with the study's own; "
+            "own: that of the study's other runs; none: single runs are not decided; auto: public on COCO, else own."
+        ),
+    ] = "auto",
+    difference: Annotated[
+        float, typer.Option(help="The difference, in points, that `more seeds` is planned for.")
+    ] = 0.4,
+    detail: Annotated[
+        bool, typer.Option("--detail", help="On the terminal too: kinds of errors, sizes, the most changed classes.")
+    ] = False,
+    power: Annotated[float, typer.Option(help="The chance with which it is to be seen, between 0.05 and 1.")] = 0.8,
 ) -> None:
     """Tell a real difference from noise: tables, charts and a page of a sweep.
 
@@ -43,30 +65,35 @@ def report_command(
     baseline paired over seeds with a 95 % interval, and a decision: better,
     worse, inside the noise, too few seeds. Runs that failed or are not done
     are counted and named. Runs given by hand form arms by their
-    configuration; the first one's is the baseline.
+    configuration; the first one's is the baseline. Several studies make one
+    report, against the first one's baseline.
 
     Example: mrbench report demo
+
+    Example: mrbench report --where model.norm=gn,bn --where data.name=shapes
+
+    Example: mrbench report norms demo --group-by model.norm
 
     Example: mrbench report demo --metrics mask/AP,mask/APs --format html
 
     Example: mrbench report demo --format json --out - | jq .answer
     """
-    from mrbench.report import collect
+    from mrbench.report import collect, grouping
+    from mrbench.report.planning import Aim
 
-    if not names:
-        raise _nothing_named(root_folder(root))
-    kinds = _kinds(formats)
     folder = root_folder(root)
-    studies, runs = collect.split_names(folder, names)
-    found = [collect.load_study(folder, name) for name in studies]
-    if runs:
-        found.append(collect.collect_runs(folder, runs))
-    chosen = [name.strip() for name in metrics.split(",") if name.strip()] if metrics else None
-    for study in found:
-        study = collect.with_metrics(study, chosen) if chosen else study
-        study = collect.with_baseline(study, baseline) if baseline else study
-        place = Path(out) / study.name if out and len(found) > 1 else Path(out) if out else None
-        _report(study, kinds, place or folder / "results" / study.name, out == "-", resamples)
+    if not (names or where or group_by):
+        raise _nothing_named(folder)
+    kinds = _kinds(formats)
+    study = grouping.gather(folder, names or [], grouping.parse_rules(where or []), _listed(group_by))
+    study = collect.with_metrics(study, _listed(metrics)) if metrics else study
+    study = collect.with_baseline(study, baseline) if baseline else study
+    place = Path(out) if out else folder / "results" / study.name
+    _report(study, kinds, place, out == "-", resamples, prior, Aim(difference, power), detail)
+
+
+def _listed(text: str | None) -> list[str]:
+    return [item.strip() for item in (text or "").split(",") if item.strip()]
 
 
 def _nothing_named(root: Path) -> UserError:
@@ -81,14 +108,23 @@ def _kinds(formats: str) -> list[str]:
     from mrbench.config.suggest import did_you_mean
     from mrbench.report.write import FORMATS
 
-    kinds = [kind.strip().lower() for kind in formats.split(",") if kind.strip()]
+    kinds = [kind.lower() for kind in _listed(formats)]
     for kind in kinds:
         if kind not in (*FORMATS, "all"):
             raise UserError(f"There is no format {kind!r}.", did_you_mean(kind, (*FORMATS, "all")))
     return list(FORMATS) if "all" in kinds or not kinds else kinds
 
 
-def _report(study: "Study", kinds: list[str], folder: Path, to_stdout: bool, resamples: int) -> None:
+def _report(
+    study: "Study",
+    kinds: list[str],
+    folder: Path,
+    to_stdout: bool,
+    resamples: int,
+    prior: str,
+    aim: "Aim",
+    detail: bool,
+) -> None:
     from rich.console import Console
 
     from mrbench.config.paths import published_dir
@@ -98,12 +134,14 @@ def _report(study: "Study", kinds: list[str], folder: Path, to_stdout: bool, res
         raise UserError("--out - prints one format.", "For example: --format json --out -")
     if folder.resolve() == published_dir().resolve():
         raise UserError(f"{folder} holds the numbers of the literature.", "Choose another folder with --out.")
-    report = build.build(study, resamples)
+    report = build.build(study, resamples, prior, aim)
     if to_stdout and kinds != ["terminal"]:
         typer.echo(write.text(report, kinds[0]), nl=False)
         return
     if "terminal" in kinds:
         terminal.show(report, Console())
+        if detail:
+            terminal.show_detail(report, Console())
     written = [] if to_stdout else write.write(report, folder, kinds)
     if written:
         typer.echo(f"Wrote {len(written)} files; begin with {written[0]}")

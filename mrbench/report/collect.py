@@ -1,9 +1,12 @@
 """From records on disk to plain values: a study, its arms, their runs. What is missing or broken is kept and named."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import re
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,9 @@ import yaml
 
 from mrbench.config.suggest import did_you_mean
 from mrbench.errors import UserError
+from mrbench.report.recorded import details, thresholds
 from mrbench.runs.files import read_json
-from mrbench.runs.record import Run, find_run, list_runs
+from mrbench.runs.record import Run
 from mrbench.runs.state import state_of
 
 DEFAULT_METRICS = ("box/AP", "mask/AP")
@@ -25,9 +29,10 @@ NOT_SCIENCE = ("runtime", "launcher", "seed")
 class RunRecord:
     """One run of one arm. `metrics` (percent) is empty unless the run is completed and evaluated.
 
-    `state` is that of status.json, or `interrupted` (running, but its process is gone), `missing` (no folder) or
-    `damaged` (unreadable record); `problem` says in a
-    line what is wrong. Memory in bytes, hours of wall clock from the first start to the end.
+    `state` is that of status.json, or `interrupted` (running, but its process is gone), `missing` (no folder),
+    `damaged` (unreadable record) or `diverged` (stopped by a loss that is not finite, or completed with an AP of 0
+    where other runs detect something); `problem` says in a line what is wrong. Memory in bytes, hours of wall clock
+    from the first start to the end.
     """
 
     arm: str
@@ -47,17 +52,33 @@ class RunRecord:
     config: dict[str, Any] = field(default_factory=dict)  # flat: "model.norm" -> "gn"
     provenance: dict[str, Any] = field(default_factory=dict)
     matches: Path | None = None
+    details: dict[str, float] = field(default_factory=dict)  # see `recorded.details`
+
+    @cached_property
+    def _logged(self) -> "dict[tuple[str, str], tuple[array[int], array[float]]]":
+        """metrics.jsonl, read once and kept by kind and name, in less room than its lines take."""
+        found: dict[tuple[str, str], tuple[array[int], array[float]]] = {}  # (kind, name) -> iterations, values
+        for line in Run(self.folder).metrics() if self.folder else []:
+            for name, value in line.items():
+                if name not in ("kind", "iteration") and isinstance(value, int | float) and math.isfinite(value):
+                    x, y = found.setdefault((line["kind"], name), (array("q"), array("d")))
+                    x.append(line["iteration"])
+                    y.append(value)
+        return found
+
+    @cached_property
+    def _thresholds(self) -> dict[str, float]:
+        return thresholds(self.matches) if self.matches else {}
+
+    def score(self, metric: str) -> float | None:
+        """One of `metrics` or `details`; AP at an IoU threshold also where only matches.npz has it."""
+        found = self.metrics.get(metric, self.details.get(metric))
+        return self._thresholds.get(metric) if found is None and "/AP@" in metric else found
 
     def curve(self, kind: str, name: str) -> tuple[list[int], list[float]]:
         """Iterations and values of one logged quantity (`train`/`loss`, `evaluation`/`box/AP`), finite ones only."""
-        if self.folder is None:
-            return [], []
-        points = [
-            (line["iteration"], float(line[name]))
-            for line in Run(self.folder).metrics()
-            if line["kind"] == kind and isinstance(line.get(name), int | float) and math.isfinite(line[name])
-        ]
-        return [x for x, _ in points], [y for _, y in points]
+        x, y = self._logged.get((kind, name), ((), ()))
+        return list(x), list(y)
 
 
 @dataclass(frozen=True)
@@ -67,18 +88,21 @@ class Arm:
     published: str | None
     note: str
     runs: tuple[RunRecord, ...]
+    scale: str | None = None  # of the ablation file: `small`, `full`, or none
 
     def count(self, state: str) -> int:
         return sum(run.state == state for run in self.runs)
 
     def scores(self, metric: str) -> dict[int, float]:
-        """Seed -> value, of the runs that have one."""
-        return {run.seed: run.metrics[metric] for run in self.runs if metric in run.metrics}
+        """Seed -> value, of the completed runs that have one. One that diverged says nothing of the arm's level."""
+        completed = [run for run in self.runs if run.state == "completed"]
+        return {run.seed: value for run in completed if (value := run.score(metric)) is not None}
 
 
 @dataclass(frozen=True)
 class Study:
-    """`baseline` is the name of an arm. `by_hand`: made of named runs, without a study file."""
+    """`baseline` is the name of an arm. `by_hand`: made of named runs, without a study file. `command`: what sweeps
+    the study again, where the record says so."""
 
     name: str
     title: str
@@ -88,6 +112,8 @@ class Study:
     arms: tuple[Arm, ...]
     notes: tuple[str, ...] = ()
     by_hand: bool = False
+    command: str = ""
+    until: tuple[int, int] | None = None  # first and most seeds an arm of a study that grows until it is decided
 
     @property
     def runs(self) -> list[RunRecord]:
@@ -119,6 +145,7 @@ def load_study(root: Path, name: str) -> Study:
                     read_run(root, arm_name, int(seed), run_id)
                     for seed, run_id in sorted((arm.get("runs") or {}).items(), key=lambda item: int(item[0]))
                 ),
+                scale=record.get("scale"),
             )
             for arm_name, arm in record["arms"].items()
         )
@@ -128,9 +155,11 @@ def load_study(root: Path, name: str) -> Study:
             title=record.get("title") or name,
             question=record.get("question") or "",
             baseline=record.get("baseline") or next(iter(record["arms"]), ""),
-            metrics=tuple(record.get("metrics") or _default_metrics([run for arm in arms for run in arm.runs])),
-            arms=arms,
+            metrics=tuple(record.get("metrics") or default_metrics([run for arm in arms for run in arm.runs])),
+            arms=with_divergence(arms),
             notes=(note,) if isinstance(note, str) else tuple(note),
+            command=record.get("command") or "",
+            until=(int(until["first"]), int(until["most"])) if (until := record.get("until")) else None,
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
@@ -146,7 +175,7 @@ def with_baseline(study: Study, baseline: str) -> Study:
     names = [arm.name for arm in study.arms]
     if baseline not in names:
         raise UserError(f"The study {study.name!r} has no arm {baseline!r}.", did_you_mean(baseline, names))
-    return Study(**{**study.__dict__, "baseline": baseline})
+    return replace(study, baseline=baseline)
 
 
 def known_metrics(study: Study) -> list[str]:
@@ -160,41 +189,31 @@ def with_metrics(study: Study, metrics: Sequence[str]) -> Study:
     for metric in metrics:
         if known and metric not in known:
             raise UserError(f"No run of {study.name!r} has the metric {metric!r}.", did_you_mean(metric, known))
-    return Study(**{**study.__dict__, "metrics": tuple(metrics)})
+    return replace(study, metrics=tuple(metrics))
 
 
-def collect_runs(root: Path, names: Sequence[str]) -> Study:
-    """Runs given by name as a study: those that differ in the seed alone are one arm; the first is the baseline."""
-    runs = list(dict.fromkeys(find_run(root, name).folder for name in names))
-    read = [_read(Run(folder), "", 0) for folder in runs]
-    groups: dict[tuple[tuple[str, str], ...], list[RunRecord]] = {}
-    for run in read:
-        science = {key: value for key, value in run.config.items() if key.split(".")[0] not in NOT_SCIENCE}
-        key = tuple(sorted((name, repr(value)) for name, value in science.items())) or ((run.run_id or "", ""),)
-        groups.setdefault(key, []).append(run)
-    arms = []
-    for name, members in zip(_group_names(list(groups)), groups.values(), strict=True):
-        seeded, taken = [], set()
-        for run in members:
-            seed = int(run.config.get("seed", 0))
-            while seed in taken:  # the same seed under two identities, as of two versions of the code
-                seed += 1
-            taken.add(seed)
-            seeded.append(RunRecord(**{**run.__dict__, "arm": name, "seed": seed}))
-        arms.append(Arm(name, (), None, "", tuple(sorted(seeded, key=lambda run: run.seed))))
-    first = read[0].run_id or "runs"
-    return Study(
-        name=first if len(read) == 1 else f"{first}-and-{len(read) - 1}-more",
-        title=first if len(read) == 1 else f"{len(read)} runs compared",
-        question="",
-        baseline=arms[0].name,
-        metrics=_default_metrics(read),
-        arms=tuple(arms),
-        by_hand=True,
+def with_divergence(arms: Iterable[Arm]) -> tuple[Arm, ...]:
+    """The same arms, with completed runs that detect nothing at all (every AP is 0) as `diverged`, unless no run of
+    any arm detects something: then the training was too short, and none of them diverged."""
+    arms = tuple(arms)
+    if not any(any(_levels(run)) for arm in arms for run in arm.runs):
+        return arms
+    return tuple(
+        replace(arm, runs=tuple(_diverged(run) if (own := _levels(run)) and not any(own) else run for run in arm.runs))
+        for arm in arms
     )
 
 
-def _default_metrics(runs: Sequence[RunRecord]) -> tuple[str, ...]:
+def _levels(run: RunRecord) -> list[float]:
+    """AP of boxes, masks, keypoints."""
+    return [value for name, value in run.metrics.items() if name.endswith("/AP")]
+
+
+def _diverged(run: RunRecord) -> RunRecord:
+    return replace(run, state="diverged", problem="completed with AP 0")
+
+
+def default_metrics(runs: Sequence[RunRecord]) -> tuple[str, ...]:
     """Those of detections, keypoints among them where the runs have some, or of proposals where they make nothing
     else."""
     found = {metric for run in runs for metric in run.metrics}
@@ -204,19 +223,6 @@ def _default_metrics(runs: Sequence[RunRecord]) -> tuple[str, ...]:
     return (*DEFAULT_METRICS, KEYPOINT_METRIC) if KEYPOINT_METRIC in found else DEFAULT_METRICS
 
 
-def _group_names(groups: list[tuple[tuple[str, str], ...]]) -> list[str]:
-    """`norm=gn lr=0.02`: what tells each group from the others."""
-    if len(groups) == 1:
-        return ["these runs"]
-    common = set.intersection(*(set(group) for group in groups))
-    names = []
-    for group in groups:
-        own = [(key, value.strip("'")) for key, value in group if (key, value) not in common]
-        parts = [f"{key.rpartition('.')[2]}={value}" if value else key for key, value in own]
-        names.append(" ".join(parts[:2]) + (f" (+{len(parts) - 2})" if len(parts) > 2 else ""))
-    return [name if names.count(name) == 1 else f"{name} #{i + 1}" for i, name in enumerate(names)]
-
-
 def read_run(root: Path, arm: str, seed: int, run_id: str | None) -> RunRecord:
     """The run's record, whatever state it is in. Never raises for what the record lacks."""
     if not run_id:
@@ -224,21 +230,23 @@ def read_run(root: Path, arm: str, seed: int, run_id: str | None) -> RunRecord:
     run = Run(root / "runs" / run_id)
     if not run.folder.is_dir():
         return RunRecord(arm, seed, run_id, "missing", "no folder of this run")
-    return _read(run, arm, seed)
+    return read_record(run, arm, seed)
 
 
-def _read(run: Run, arm: str, seed: int) -> RunRecord:
+def read_record(run: Run, arm: str, seed: int) -> RunRecord:
+    """The record of a folder that is there."""
     try:
         status = run.status()
         evaluation = run.evaluation() or {}
         provenance = run.provenance()
-        config = _flat(_yaml(run.config_file))
+        config = _config(run.config_file)
         numbers = {
             name: float(value)
             for name, value in (evaluation.get("metrics") or {}).items()
             if isinstance(value, int | float) and math.isfinite(value)
         }
         notes = tuple(str(note) for note in evaluation.get("notes") or ())
+        beyond = details(evaluation)
     except (UserError, OSError, yaml.YAMLError, AttributeError, TypeError) as error:
         what = error.what if isinstance(error, UserError) else str(error)
         return RunRecord(arm, seed, run.run_id, "damaged", what.splitlines()[0], folder=run.folder)
@@ -247,6 +255,8 @@ def _read(run: Run, arm: str, seed: int) -> RunRecord:
     problem = ""
     if status.error:
         problem = str(status.error.get("message") or status.error.get("kind") or "").strip().partition("\n")[0]
+        if state == "failed" and status.error.get("kind") == "non_finite_loss":
+            state = "diverged"
     elif done and not evaluation:
         problem = "not evaluated"
     elif state in ("running", "interrupted", "preempted") and status.iterations:
@@ -269,14 +279,27 @@ def _read(run: Run, arm: str, seed: int) -> RunRecord:
         config=config,
         provenance=provenance if isinstance(provenance, dict) else {},
         matches=run.matches_file if done and run.matches_file.is_file() else None,
+        details=beyond if done else {},
     )
 
 
-def _yaml(path: Path) -> Any:
-    """The configuration as it was written, without today's schema: an older version's run can be reported too."""
+def _config(path: Path) -> dict[str, Any]:
+    """The configuration, flat, as it was written, without today's schema: an older version's run can be reported too.
+
+    Seeds of an arm differ in one line, so that the rest is parsed once for all of them: YAML is slow.
+    """
     if not path.is_file():
         return {}
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    text = path.read_text(encoding="utf-8")
+    seed = re.search(r"^seed: (\d+)$", text, re.MULTILINE)
+    if seed is None:
+        return dict(_parsed(text))
+    return {**_parsed(text[: seed.start()] + text[seed.end() :]), "seed": int(seed[1])}
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str) -> dict[str, Any]:
+    return _flat(yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -293,25 +316,3 @@ def _hours(started: str | None, ended: str | None) -> float | None:
         return (datetime.fromisoformat(ended) - datetime.fromisoformat(started)).total_seconds() / 3600  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return None
-
-
-def split_names(root: Path, names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Which names are studies and which are runs; UserError with the nearest of both where one is neither."""
-    studies, runs = [], []
-    known = study_names(root)
-    for name in names:
-        if name in known:
-            studies.append(name)
-        elif Path(name).suffix == ".yaml" and Path(name).stem in known:
-            studies.append(Path(name).stem)
-        else:
-            try:
-                find_run(root, name)
-            except UserError as error:
-                if "may be any of" in error.what:
-                    raise
-                near = did_you_mean(name, known + [run.run_id for run in list_runs(root)])
-                sweep = "`mrbench sweep` makes studies; --root names another folder."
-                raise UserError(f"There is no study or run {name!r} in {root}.", near or sweep) from error
-            runs.append(name)
-    return studies, runs

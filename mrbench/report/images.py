@@ -10,28 +10,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from mrbench.errors import UserError
-from mrbench.evaluation.matches import Matches, breakdown, breakdown_names, resampler, summary
+from mrbench.report import draws
 from mrbench.report.collect import RunRecord, Study
 from mrbench.report.statistics import ImageNoise
 
-RESAMPLES = 400  # the standard error of a variance from R draws is about sqrt(2 / R) of it: 7 %
-SEED = 20170320
-
 Resampled = np.ndarray  # [resamples] one score a draw, percent; nan where a draw has no ground truth
-
-
-def weights(images: int, resamples: int = RESAMPLES, seed: int = SEED) -> np.ndarray:
-    """How often each image is drawn: int64 [resamples, images], each row sums to `images`."""
-    return np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
 
 
 def noise(arm: Sequence[Resampled], baseline: Sequence[Resampled], images: int) -> ImageNoise | None:
     """Variance over the draws of the mean of `arm` (each one run's scores), less that of `baseline` where given."""
     if not arm or images < 2:
         return None
-    drawn = np.mean(np.stack(arm), axis=0)
+    drawn = np.mean(np.stack(arm), axis=0, dtype=float)
     if len(baseline):
-        drawn = drawn - np.mean(np.stack(baseline), axis=0)
+        drawn = drawn - np.mean(np.stack(baseline), axis=0, dtype=float)
     drawn = drawn[np.isfinite(drawn)]
     return ImageNoise(float(drawn.var(ddof=1)), images) if len(drawn) > 1 else None
 
@@ -43,11 +35,11 @@ class Sampler:
     all: settled once all has been asked.
     """
 
-    def __init__(self, study: Study, resamples: int = RESAMPLES) -> None:
+    def __init__(self, study: Study, resamples: int = draws.RESAMPLES) -> None:
         self._study = study
         self._draws = resamples
-        self._weights: np.ndarray | None = None
-        self._image_ids: np.ndarray | None = None
+        self._images = ""  # checksum of the ids of the first run's images: the others must have the same
+        self._count = 0
         self._scores: dict[tuple[str, str], dict[str, Resampled] | None] = {}
         self._problems: dict[str, None] = {}
         self._used = False
@@ -76,8 +68,7 @@ class Sampler:
         return self._noise(first, second) if first and second else None
 
     def _noise(self, arm: list[Resampled], baseline: list[Resampled]) -> ImageNoise | None:
-        images = 0 if self._image_ids is None else len(self._image_ids)
-        found = noise(arm, baseline, images)
+        found = noise(arm, baseline, self._count)
         self._used = self._used or found is not None
         return found
 
@@ -102,23 +93,18 @@ class Sampler:
         if run.matches is None:
             return self._without(f"{run.run_id} has no matches.npz")
         try:
-            matches = Matches.load(run.matches)
+            drawn = draws.of_run(run.matches, kind, self._draws)
         except UserError as error:
             return self._without(error.what.splitlines()[0].rstrip("."))
-        if kind not in matches.kinds:
+        if drawn is None:
             return self._without(f"{run.run_id} has no matches of {kind}")
-        if self._image_ids is None:
-            self._image_ids = matches.image_ids
-            self._weights = weights(len(matches.image_ids), self._draws)
-        if self._weights is None or not np.array_equal(self._image_ids, matches.image_ids):
+        self._images, self._count = self._images or drawn.images, self._count or drawn.count
+        if drawn.images != self._images:
             return self._without(f"{run.run_id} was evaluated on other images")
-        table = resampler(matches, kind)
-        whole = summary(matches, table(np.ones(len(matches.image_ids), np.int64)))["AP"]
         recorded = run.metrics.get(f"{kind}/AP")
-        if whole is None or (recorded is not None and abs(whole - recorded) > 1e-3):
+        if np.isnan(drawn.whole) or (recorded is not None and abs(drawn.whole - recorded) > 1e-3):
             return self._without(f"matches.npz of {run.run_id} is not that of its evaluation.json")
-        drawn = np.stack([breakdown(matches, table(draw)) for draw in self._weights])
-        return dict(zip(breakdown_names(matches), drawn.T, strict=True))
+        return drawn.scores
 
     def _without(self, why: str) -> dict[str, Resampled] | None:
         """No scores, and the reason for the report's notes."""

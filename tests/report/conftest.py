@@ -120,6 +120,11 @@ def write_study(root: Path, name: str, arms: dict[str, dict[str, Any]], **fields
     (root / "studies" / f"{name}.json").write_text(json.dumps(record | fields))
 
 
+@pytest.fixture(scope="session", name="fake_matches")
+def give_fake_matches() -> Callable[..., Matches]:
+    return fake_matches
+
+
 @pytest.fixture(scope="session")
 def make_study() -> Callable[..., Path]:
     """A root with the study `demo`: five arms, `seeds` seeds."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mrbench.errors import UserError
-from mrbench.report import collect, origin, words
+from mrbench.report import collect, grouping, origin, words
 from mrbench.report.build import build
 
 
@@ -23,7 +23,9 @@ def broken(make_study: Callable[..., Path], tmp_path: Path) -> Path:
         path = root / "runs" / run_id / "status.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
-    change(arms["bn"]["0"], state="failed", error={"kind": "diverged", "message": "loss is nan at iteration 17\nmore"})
+    change(
+        arms["bn"]["0"], state="failed", error={"kind": "out_of_memory", "message": "no memory at iteration 17\nmore"}
+    )
     change(arms["bn"]["1"], state="running", iteration=120)
     change(arms["bn"]["2"], state="pending")
     for path in (root / "runs" / arms["roi_pool"]["0"]).iterdir():
@@ -45,7 +47,7 @@ def test_runs_in_every_state_are_kept_with_the_reason(broken: Path) -> None:
     study = collect.load_study(broken, "demo")
     assert len(study.runs) == 15
     states = {(run.arm, run.seed): (run.state, run.problem) for run in study.runs}
-    assert states["bn", 0] == ("failed", "loss is nan at iteration 17")
+    assert states["bn", 0] == ("failed", "no memory at iteration 17")
     assert states["bn", 1] == ("interrupted", "at iteration 120 of 500")
     assert states["bn", 2] == ("pending", "")
     assert states["roi_pool", 0] == ("missing", "no folder of this run")
@@ -86,7 +88,7 @@ def test_an_unknown_study_metric_or_arm_gets_the_nearest_names(demo: Path) -> No
         collect.with_baseline(study, "roipool")
     assert "roi_pool" in error.value.hint
     with pytest.raises(UserError) as error:
-        collect.split_names(demo, ["demmo"])
+        grouping.split_names(demo, ["demmo"])
     assert "demo" in error.value.hint
 
 
@@ -101,7 +103,7 @@ def test_a_file_that_is_not_a_study_is_one_message(tmp_path: Path, text: str) ->
 
 
 def test_runs_by_hand_form_arms_by_what_differs_but_the_seed(demo: Path) -> None:
-    study = collect.collect_runs(
+    study = grouping.gather(
         demo, [f"mask_rcnn_small-shapes-{arm}{seed:06x}" for arm in ("gn", "bn") for seed in (0, 1)]
     )
     assert [arm.name for arm in study.arms] == ["norm=gn", "norm=bn"]
@@ -112,7 +114,7 @@ def test_runs_by_hand_form_arms_by_what_differs_but_the_seed(demo: Path) -> None
 
 
 def test_one_run_can_be_reported_alone(demo: Path) -> None:
-    report = build(collect.collect_runs(demo, ["mask_rcnn_small-shapes-gn000000"]))
+    report = build(grouping.gather(demo, ["mask_rcnn_small-shapes-gn000000"]))
     assert words.headline(report) == "There is one arm: nothing to compare it with."
 
 

@@ -1,0 +1,135 @@
+"""Seconds that `mrbench report` takes over a thousand small runs: at first, and again with the bootstrap's draws kept.
+
+`python -m mrbench.bench.reporting`, or `make bench`. The runs are made up, a hundred arms of ten seeds: records of
+450 iterations with matches on 200 images of four classes, as the demo's. The command runs in a process of its own,
+and has to say that neither torch nor torchvision was imported.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from mrbench.config import compose
+from mrbench.evaluation.matches import KindMatches, Matches, average_precision, pack
+from mrbench.runs.files import write_json
+
+IMAGES, CLASSES, OBJECTS, NOISE = 200, 4, 4, 3  # objects and detections of nothing, an image
+COMMAND = (
+    "import sys\nfrom mrbench.cli.app import main\n"
+    "try: main()\n"
+    "except SystemExit as end: code = end.code\n"
+    "assert not {'torch', 'torchvision'} & set(sys.modules), 'a report must not import torch'\n"
+    "sys.exit(code)"
+)
+
+
+def make_study(root: Path, arms: int, seeds: int, name: str = "many") -> None:
+    """The study `name` under `root`: `arms` times `seeds` completed runs, whose AP differs by arm and seed."""
+    written = compose.to_yaml(compose.compose(["data=shapes", "model=mask_rcnn_small", "schedule=small"]))
+    if written.count("\nseed: ") + written.startswith("seed: ") != 1 or written.count("  weight_decay: ") != 1:
+        raise RuntimeError("the configuration has changed: seed and weight_decay stand no longer once in it")
+    record: dict[str, object] = {}
+    for arm in range(arms):
+        decay = f"{(arm + 1) * 1e-6:.1e}"
+        runs = {}
+        for seed in range(seeds):
+            runs[str(seed)] = run_id = f"mask_rcnn_small-shapes-{arm:05x}{seed:05x}"
+            text = _with(_with(written, "seed", str(seed)), "  weight_decay", decay)
+            _make_run(root / "runs" / run_id, text, arm, seed)
+        record[f"decay-{decay}"] = {"overrides": [f"optimizer.weight_decay={decay}"], "runs": runs}
+    content = {"study": name, "baseline": next(iter(record)), "metrics": ["box/AP", "mask/AP"], "arms": record}
+    write_json(root / "studies" / f"{name}.json", content)
+
+
+def _with(text: str, key: str, value: str) -> str:
+    """The YAML text with the one line of `key` changed."""
+    return "\n".join(f"{key}: {value}" if line.startswith(f"{key}: ") else line for line in text.split("\n"))
+
+
+def _make_run(folder: Path, config: str, arm: int, seed: int) -> None:
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(config)
+    status = {
+        "state": "completed",
+        "attempt": 1,
+        "iteration": 450,
+        "iterations": 450,
+        "started": "2026-01-01T10:00:00+00:00",
+        "ended": "2026-01-01T10:01:00+00:00",
+        "images_per_second": 20.0 + 0.1 * seed,
+        "peak_memory": 900 * 2**20,
+    }
+    (folder / "status.json").write_text(json.dumps(status))
+    packages = {"torch": "2.11.0", "torchvision": "0.26.0"}
+    (folder / "provenance.json").write_text(json.dumps({"python": "3.11.0", "packages": packages}))
+    random = np.random.default_rng((arm, seed))
+    lines: list[dict[str, object]] = [
+        {"kind": "train", "iteration": i, "loss": 2.5 * np.exp(-i / 200) + random.uniform(0.3, 0.5), "lr": 0.01}
+        for i in range(20, 451, 20)
+    ]
+    lines += [{"kind": "evaluation", "iteration": i, "box/AP": i / 20, "mask/AP": i / 21} for i in (225, 450)]
+    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    found = make_matches(0.6 + 0.02 * (arm % 10), random)
+    numbers = {
+        f"{kind}/{name}": value for kind in found.kinds for name, value in average_precision(found, kind).items()
+    }
+    (folder / "evaluation.json").write_text(json.dumps({"iteration": 450, "images": IMAGES, "metrics": numbers}))
+    found.save(folder / "matches.npz")
+
+
+def make_matches(quality: float, random: np.random.Generator) -> Matches:
+    """Matches of boxes and masks on `IMAGES` images; `quality` is the mean IoU of a found object."""
+    thresholds = np.linspace(0.5, 0.95, 10)
+    kinds = {}
+    for kind in ("box", "mask"):
+        image = np.repeat(np.arange(IMAGES, dtype=np.int32), OBJECTS + NOISE)
+        iou = random.normal(quality, 0.15, (IMAGES, OBJECTS + NOISE))
+        iou[:, OBJECTS:] = 0.0
+        category = np.tile(np.arange(OBJECTS + NOISE) % CLASSES, IMAGES).astype(np.int16)
+        matched = np.repeat((iou.reshape(-1, 1) >= thresholds)[:, None, :], 4, axis=1)
+        score = np.clip(iou.ravel(), 0, 1) * 0.5 + random.uniform(0, 0.5, iou.size)
+        order = np.lexsort((-score, image, category))
+        kinds[kind] = KindMatches(
+            image=image[order],
+            category=category[order],
+            score=score[order],
+            matched=pack(matched[order]),
+            ignored=pack(np.zeros_like(matched)),
+            ground_truth=np.full((IMAGES, CLASSES, 4), OBJECTS // CLASSES, np.int32),
+        )
+    names = [f"class {k}" for k in range(CLASSES)]
+    return Matches(np.arange(IMAGES), names, (1024.0, 9216.0), 100, thresholds, kinds)
+
+
+def seconds(*arguments: str) -> float:
+    """Wall clock of `mrbench` with these arguments. Raises subprocess.CalledProcessError where it fails."""
+    begin = time.perf_counter()
+    subprocess.run([sys.executable, "-c", COMMAND, *arguments], check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - begin
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m mrbench.bench.reporting", description=__doc__.partition("\n")[0])
+    parser.add_argument("--arms", type=int, default=100)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument(
+        "--keep", type=Path, help="a folder for the runs, which stay there; otherwise they are removed"
+    )
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        root = arguments.keep or Path(temporary)
+        if not (root / "studies").is_dir():
+            make_study(root, arguments.arms, arguments.seeds)
+        for what in ("at first", "again"):
+            taken = seconds("report", "many", "--root", str(root))
+            print(f"report of {arguments.arms * arguments.seeds:,} runs, {what}: {taken:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

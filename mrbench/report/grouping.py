@@ -1,0 +1,321 @@
+"""Runs without a study file, and several studies at once: gathered, filtered, and put into arms by configuration."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import Any
+
+from mrbench.config.suggest import did_you_mean
+from mrbench.errors import UserError
+from mrbench.report.collect import (
+    NOT_SCIENCE,
+    Arm,
+    RunRecord,
+    Study,
+    default_metrics,
+    load_study,
+    read_record,
+    study_names,
+    with_divergence,
+)
+from mrbench.runs.record import Run, find_runs, list_runs
+
+LONGEST_NAME = 80  # of a folder that is called after several studies
+Key = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`model.norm=gn,bn`: a key of the configuration, and the values that are wanted."""
+
+    key: str
+    values: tuple[str, ...]
+
+    def holds(self, run: RunRecord) -> bool:
+        return self.key in run.config and any(_same(show(run.config[self.key]), value) for value in self.values)
+
+
+def parse_rules(texts: Sequence[str]) -> tuple[Rule, ...]:
+    """Raises UserError where a rule is not key=value."""
+    rules = []
+    for text in texts:
+        key, equals, values = text.partition("=")
+        if not (key.strip() and equals and values.strip()):
+            raise UserError(f"--where {text}: not a rule", "Write key=value, or key=value,value: model.norm=gn,bn.")
+        rules.append(Rule(key.strip(), tuple(value.strip() for value in values.split(","))))
+    return tuple(rules)
+
+
+def show(value: Any) -> str:
+    """A value of the configuration as people write it."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _same(one: str, other: str) -> bool:
+    """Also 1e-4 and 0.0001."""
+    try:
+        return one == other or float(one) == float(other)
+    except ValueError:
+        return False
+
+
+def gather(root: Path, names: Sequence[str], rules: Sequence[Rule] = (), group_by: Sequence[str] = ()) -> Study:
+    """One study of everything that is named: studies, runs, or (no name) all runs of `root`.
+
+    `rules` choose among the runs. With `group_by` arms are made by the values of those keys, otherwise they are the
+    studies' own, and for runs those that differ in the seed alone. Of several studies the first one's baseline
+    holds. Raises UserError where a name, a key or a value is not there.
+    """
+    studies, runs = split_names(root, names)
+    found = [load_study(root, name) for name in studies]
+    if runs or not names:
+        found.append(_of_runs([read_record(run, "", 0) for run in runs or list_runs(root)], (), bool(runs)))
+    everything = [run for study in found for run in study.runs]
+    _check_keys([*(rule.key for rule in rules), *group_by], everything)
+    if rules:
+        found = [study for study in (_chosen(study, rules) for study in found) if study.arms]
+        if not found:
+            raise UserError(f"No run has {_told(rules)}.", _values(rules, everything))
+    if group_by:
+        unique = {run.folder or run.run_id or (run.arm, run.seed): run for study in found for run in study.runs}
+        grouped = _of_runs(list(unique.values()), group_by, False)
+        together = _joined(found)
+        return replace(grouped, metrics=together.metrics, notes=(*together.notes, *grouped.notes))
+    return _joined(found)
+
+
+def split_names(root: Path, names: Sequence[str]) -> tuple[list[str], list[Run]]:
+    """Which names are studies and which are runs; UserError with the nearest of both where one is neither."""
+    known = study_names(root)
+    studies, others = [], []
+    for name in names:
+        if name in known:
+            studies.append(name)
+        elif Path(name).suffix == ".yaml" and Path(name).stem in known:
+            studies.append(Path(name).stem)
+        else:
+            others.append(name)
+    try:
+        runs = find_runs(root, others)
+    except UserError as error:
+        if "may be any of" in error.what:
+            raise
+        name = next(name for name in others if f"'{name}'" in error.what)
+        near = did_you_mean(name, known + [run.run_id for run in list_runs(root)])
+        sweep = "`mrbench sweep` makes studies; --root names another folder."
+        raise UserError(f"There is no study or run {name!r} in {root}.", near or sweep) from error
+    return list(dict.fromkeys(studies)), list({run.folder: run for run in runs}.values())
+
+
+def _check_keys(keys: Sequence[str], runs: Sequence[RunRecord]) -> None:
+    known = {key for run in runs for key in run.config}
+    for key in keys:
+        if known and key not in known:
+            raise UserError(f"No run has the setting {key!r}.", did_you_mean(key, sorted(known)))
+
+
+def _told(rules: Sequence[Rule]) -> str:
+    return " and ".join(f"{rule.key}={','.join(rule.values)}" for rule in rules)
+
+
+def _values(rules: Sequence[Rule], runs: Sequence[RunRecord]) -> str:
+    """The values that there are, of each rule's key."""
+    parts = []
+    for rule in rules:
+        values = sorted({show(run.config[rule.key]) for run in runs if rule.key in run.config})
+        shown = ", ".join(values[:8]) + (" ..." if len(values) > 8 else "")
+        parts.append(f"There are {rule.key}={shown}.")
+    return " ".join(parts)
+
+
+def _chosen(study: Study, rules: Sequence[Rule]) -> Study:
+    """The study with the runs for which all rules hold, and the arms that are left."""
+    arms = [
+        replace(arm, runs=tuple(run for run in arm.runs if all(rule.holds(run) for rule in rules)))
+        for arm in study.arms
+    ]
+    left = tuple(arm for arm in arms if arm.runs)
+    baseline = study.baseline if any(arm.name == study.baseline for arm in left) else left[0].name if left else ""
+    if not study.by_hand:
+        return replace(study, arms=left, baseline=baseline)
+    again = _of_runs([run for arm in left for run in arm.runs], (), True) if left else replace(study, arms=())
+    return replace(again, title=f"{len(again.runs)} runs with {_told(rules)}")
+
+
+def _of_runs(runs: Sequence[RunRecord], group_by: Sequence[str], in_order: bool) -> Study:
+    """Runs as a study. Arms by `group_by`, or by everything but the seed; the first is the baseline: that of the first
+    run (`in_order`), or the least value."""
+    if not runs:
+        raise UserError("There is no run to report.", "`mrbench sweep` makes runs; --root names another folder.")
+    groups: dict[Key, list[RunRecord]] = {}
+    for run in runs:
+        science = _science(run)
+        values = {key: science.get(key, show(run.config.get(key))) for key in group_by} if group_by else science
+        key = tuple(values.items()) or ((run.run_id or "", ""),)
+        groups.setdefault(key, []).append(run)
+    keys = list(groups) if in_order else sorted(groups, key=lambda key: [_natural(value) for _, value in key])
+    names = _group_names(keys) if len(keys) > 1 or not group_by else [_name(keys[0])]
+    varying = _varying(list(groups.values())) if group_by else []
+    numbers = _numbers([groups[key] for key in keys], varying)
+    arms = []
+    for name, key, seeds in zip(names, keys, numbers, strict=True):
+        members = [replace(run, arm=name, seed=seed) for run, seed in zip(groups[key], seeds, strict=True)]
+        arms.append(Arm(name, (), None, "", tuple(sorted(members, key=lambda run: run.seed))))
+    first = runs[0].run_id or "runs"
+    note = (
+        f"Runs of an arm differ in {', '.join(varying)} besides the seed: each combination with a seed counts as a "
+        "seed, and arms are paired over those that both have."
+    )
+    name = first if len(runs) == 1 else f"{first}-and-{len(runs) - 1}-more"
+    by = f"-by-{'-'.join(key.rpartition('.')[2] for key in group_by)}" if group_by else ""
+    return Study(
+        name=(f"{len(runs)}-runs{by}" if by else name),
+        title=first if len(runs) == 1 else f"{len(runs)} runs" + (f" by {', '.join(group_by)}" if by else " compared"),
+        question="",
+        baseline=names[0],
+        metrics=default_metrics(runs),
+        arms=with_divergence(arms),
+        notes=(note,) if varying else (),
+        by_hand=True,
+    )
+
+
+def _science(run: RunRecord) -> dict[str, str]:
+    """What tells recipes apart, as text. Where the data lie is a matter of the machine; a data set without a name of
+    its own is called after its folder (as in `config.identity`)."""
+    found = {key: show(value) for key, value in run.config.items() if key.split(".")[0] not in NOT_SCIENCE}
+    found.pop("data.on_error", None)
+    root = found.pop("data.root", "null")
+    if root != "null" and found.get("data.name", "null") == "null":
+        found["data.name"] = PurePath(root).name
+    return found
+
+
+def _natural(value: str) -> tuple[int, float, str]:
+    """Numbers by size, before words by letter."""
+    try:
+        return 0, float(value), ""
+    except ValueError:
+        return 1, 0.0, value
+
+
+def _varying(groups: Sequence[Sequence[RunRecord]]) -> list[str]:
+    """Settings that are not the same for all runs of a group."""
+    found: dict[str, None] = {}
+    for group in groups:
+        first, *others = (_science(run) for run in group)
+        for other in others:
+            found |= {key: None for key in sorted(first.keys() | other.keys()) if first.get(key) != other.get(key)}
+    return list(found)
+
+
+def _numbers(groups: Sequence[Sequence[RunRecord]], varying: Sequence[str]) -> list[list[int]]:
+    """What pairs the runs of one group with those of another: their seed, or where they differ in more than the seed
+    the place of (values, seed) among all that there are. Each number once a group."""
+    own = [[(_values_of(run, varying), int(run.config.get("seed", 0))) for run in group] for group in groups]
+    blocks = sorted({block for group in own for block in group})
+    places = {block: place for place, block in enumerate(blocks)}
+    numbers = []
+    for group in own:
+        taken: list[int] = []
+        for block in group:
+            number = places[block] if varying else block[1]
+            while number in taken:  # the same under two identities, as of two versions of the code
+                number += 1
+            taken.append(number)
+        numbers.append(taken)
+    return numbers
+
+
+def _values_of(run: RunRecord, keys: Sequence[str]) -> tuple[tuple[int, float, str], ...]:
+    if not keys:
+        return ()
+    science = _science(run)
+    return tuple(_natural(science.get(key, "")) for key in keys)
+
+
+def _name(key: Key) -> str:
+    return " ".join(f"{name.rpartition('.')[2]}={value}" for name, value in key)
+
+
+def _group_names(groups: Sequence[Key]) -> list[str]:
+    """`norm=gn lr=0.02`: what tells each group from the others, paths by as little of their end as does that."""
+    if len(groups) == 1:
+        return ["these runs"]
+    common = set.intersection(*(set(group) for group in groups))
+    own = [sorted((item for item in group if item not in common), key=_depth) for group in groups]
+    short = _short_values(own)
+    last = _short_keys(own)
+    parts = [list(dict.fromkeys(f"{last[k]}={short[k, v]}" if v else k for k, v in group)) for group in own]
+    names = [" ".join(part) for part in parts]
+    for shown in (2, 3, 4):
+        names = [" ".join(p[:shown]) + (f" (+{len(p) - shown})" if len(p) > shown else "") for p in parts]
+        if len(set(names)) == len(names):
+            break
+    return [name if names.count(name) == 1 else f"{name} #{i + 1}" for i, name in enumerate(names)]
+
+
+def _depth(item: tuple[str, str]) -> tuple[int, str]:
+    return item[0].count("."), item[0]
+
+
+def _short_keys(groups: Sequence[Sequence[tuple[str, str]]]) -> dict[str, str]:
+    """The last word of a key, or two where another key of other values ends in the same."""
+    columns: dict[str, list[str | None]] = {}
+    for place, group in enumerate(groups):
+        for key, value in group:
+            columns.setdefault(key, [None] * len(groups))[place] = value
+    found = {}
+    for key, values in columns.items():
+        last = key.rpartition(".")[2]
+        alone = all(other == values for name, other in columns.items() if name.rpartition(".")[2] == last)
+        found[key] = last if alone else ".".join(key.split(".")[-2:])
+    return found
+
+
+def _short_values(groups: Sequence[Sequence[tuple[str, str]]]) -> Mapping[tuple[str, str], str]:
+    """Values as they are, but of paths the shortest end that no other path of the same key has."""
+    values: dict[str, list[str]] = {}
+    for group in groups:
+        for key, value in group:
+            values.setdefault(key, []).append(value)
+    found = {}
+    for key, all_of_key in values.items():
+        for value in all_of_key:
+            parts = PurePath(value).parts if "/" in value else (value,)
+            others = {PurePath(other).parts for other in all_of_key if other != value}
+            ends = (length for length in range(1, len(parts)) if parts[-length:] not in {o[-length:] for o in others})
+            length = next(ends, len(parts))
+            found[key, value] = "/".join(parts[-length:]) if length < len(parts) else value
+    return found
+
+
+def _joined(studies: Sequence[Study]) -> Study:
+    """Several studies as one: an arm with the same runs as one before it is that arm, one with the same name only is
+    called `study/arm`."""
+    if len(studies) == 1:
+        return studies[0]
+    arms: list[Arm] = []
+    seen: dict[frozenset[str | None], str] = {}
+    for study in studies:
+        for arm in study.arms:
+            runs = frozenset(run.run_id for run in arm.runs)
+            if runs in seen:
+                continue
+            name = f"{study.name}/{arm.name}" if any(arm.name == other.name for other in arms) else arm.name
+            seen[runs] = name
+            arms.append(replace(arm, name=name, runs=tuple(replace(run, arm=name) for run in arm.runs)))
+    name = "+".join(study.name for study in studies)
+    return Study(
+        name=name if len(name) <= LONGEST_NAME else f"{studies[0].name}+{len(studies) - 1}-more",
+        title="; ".join(dict.fromkeys(study.title for study in studies)),
+        question=" ".join(dict.fromkeys(study.question for study in studies if study.question)),
+        baseline=studies[0].baseline,
+        metrics=tuple(dict.fromkeys(metric for study in studies for metric in study.metrics)),
+        arms=with_divergence(arms),
+        notes=tuple(dict.fromkeys(note for study in studies for note in study.notes)),
+        by_hand=all(study.by_hand for study in studies),
+        command="\n".join(study.command for study in studies if study.command),
+    )
