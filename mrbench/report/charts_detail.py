@@ -3,6 +3,7 @@
 Looks and conventions are those of `charts.py`: filled where a change is decided, hollow where it is not.
 """
 
+import re
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -31,6 +32,7 @@ from mrbench.report.statistics import BETTER, WORSE, Difference
 
 COLUMNS = 3  # of panels
 BANDS_UP_TO = 3  # arms: more would cover each other
+CLASSES_OF = 6  # arms that have a chart of their classes; the table has all
 
 
 def errors(report: Report, kind: str) -> Figure | None:
@@ -77,7 +79,7 @@ def _error_panel(ax: Axes, report: Report, item: Quantity, top: float) -> None:
         ax.text(max([found.mean, *seeds]) + 0.03 * top, y, text, va="center", size=8, color=ink)
     ax.set_yticks(range(len(arms)), [arm_label(arm.name) for arm in arms])
     ax.set_ylim(len(arms) - 0.4, -0.6)
-    ax.set_xlim(0, 1.3 * top or 1.0)
+    ax.set_xlim(0, 1.35 * top or 1.0)
     ax.tick_params(axis="y", length=0)
     ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     ax.grid(axis="x")
@@ -109,13 +111,15 @@ def thresholds(report: Report, kind: str) -> Figure | None:
         return None
     with styled():
         panels = 2 if _has_changes(report, section) else 1
-        legend = 0.2 * -(-len(report.study.arms) // 4)
+        labels = [arm_label(arm.name, 26) for arm in report.study.arms]
+        columns = panels * (2 if max(map(len, labels)) <= 16 else 1)
+        legend = sum(0.18 + 0.14 * label.count("\n") for label in labels) / columns + 0.1
         figure = Figure(figsize=(3.6 * panels, 2.6 + legend), layout="constrained")
         axes = figure.subplots(1, panels, squeeze=False)[0]
         for place, arm in enumerate(report.study.arms):
             style = {"color": PALETTE[place % len(PALETTE)], "linestyle": DASHES[place % len(DASHES)]}
             levels = [(float(item.name), item.summaries[arm.name].mean) for item in section.quantities]
-            _line(axes[0], levels, label=arm_label(arm.name, 26), **style)
+            _line(axes[0], levels, label=labels[place], **style)
             if panels == 2 and arm.name in report.challengers:
                 _change_line(axes[1], report, section, arm.name, style)
         axes[0].set_title(f"{kind} AP by IoU threshold")
@@ -129,7 +133,7 @@ def thresholds(report: Report, kind: str) -> Figure | None:
             ax.grid(axis="y")
             ax.set_axisbelow(True)
             ax.xaxis.set_major_locator(MaxNLocator(5))
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=4, handlelength=2.6)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=columns, handlelength=2.6)
     return figure
 
 
@@ -185,3 +189,19 @@ def _class_row(ax: Axes, y: int, found: Difference) -> None:
         return
     fill = "white" if marker == "o" else colour
     ax.plot(found.mean, y, marker, color=colour, markerfacecolor=fill, markersize=5.5, markeredgewidth=1.2, zorder=3)
+
+
+def figures(report: Report) -> dict[str, tuple[Figure, str]]:
+    """All of them by the name of their file, with a caption; classes for the first arms only where there are many."""
+    found: dict[str, tuple[Figure | None, str]] = {}
+    base = report.study.baseline
+    for kind in dict.fromkeys(section.kind for section in report.detail.sections):
+        caption = f"What each kind of error costs, in points of {kind} AP50: means over seeds. Filled: decided."
+        found[f"errors-{kind}"] = (errors(report, kind), caption)
+        caption = f"{kind} AP by IoU threshold: means over seeds. Bands: 95 % intervals."
+        found[f"thresholds-{kind}"] = (thresholds(report, kind), caption)
+        for place, arm in enumerate(report.challengers[:CLASSES_OF], 1):
+            name = f"classes-{kind}-{place}-{re.sub(r'[^A-Za-z0-9._]+', '_', arm)[:30]}"
+            caption = f"{arm}: classes whose {kind} AP rose or fell most against {base}, with 95 % intervals."
+            found[name] = (classes(report, arm, kind), caption)
+    return {name: (figure, caption) for name, (figure, caption) in found.items() if figure is not None}

@@ -6,7 +6,7 @@ from importlib.resources import files
 from string import Template
 
 from mrbench import __version__
-from mrbench.report import charts, formats, origin, table, words
+from mrbench.report import charts, formats, origin, page_detail, table, words
 from mrbench.report.build import Answer, Report
 from mrbench.report.collect import Arm
 
@@ -32,6 +32,7 @@ def render(report: Report) -> str:
         accuracy=formats.html(table.accuracy(report), ""),
         notes=_paragraphs([*words.interval_notes(report), *words.evaluation_notes(report)]),
         charts=_accuracy_charts(report),
+        detail=page_detail.render(report),
         open=_open_questions(report),
         curves=_curves(report),
         cost=formats.html(table.cost(report), "Cost: means over an arm's runs; memory is the highest."),

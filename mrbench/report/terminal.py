@@ -5,11 +5,12 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from mrbench.report import table, words
+from mrbench.report import detail_table, table, words
 from mrbench.report.build import Report
 from mrbench.report.formats import grouped
 
 STYLES = {"better": "green", "worse": "red", "baseline": "bold", "inside the noise": "dim", "too few seeds": "yellow"}
+TERMINAL_CLASSES = 3  # at either end, of an arm
 ROOMY = 110  # columns from which on the wide ones are shown
 
 
@@ -35,6 +36,21 @@ def show(report: Report, console: Console) -> None:
         if len(lines) > 20:
             console.print(f"  and {len(lines) - 20} more, in the table of runs")
         console.print()
+
+
+def show_detail(report: Report, console: Console) -> None:
+    """Prints what errors cost, AP by size, and the few classes that changed most."""
+    for found in detail_table.overviews(report):
+        if found.name != "thresholds":  # ten columns
+            console.print(Text(found.title, style="bold"))
+            _table(console, found)
+    classes = detail_table.classes(report, TERMINAL_CLASSES)
+    if classes is not None:
+        console.print(Text(classes.title, style="bold"))
+        _table(console, classes)
+    for line in detail_table.notes(report.detail):
+        console.print(Text(line, style="dim"))
+    console.print()
 
 
 def _table(console: Console, source: table.Table) -> None:

@@ -7,11 +7,13 @@ from typing import Any
 
 from mrbench import __version__
 from mrbench.errors import UserError
-from mrbench.report import charts, formats, origin, page, table, words
+from mrbench.report import charts, charts_detail, detail_table, formats, origin, page, table, words
 from mrbench.report.build import Report
 from mrbench.report.collect import Arm
+from mrbench.report.detail import SECTIONS
 from mrbench.runs.files import write_text
 
+MARKDOWN_CLASSES = 5  # at either end, of an arm
 FORMATS = ("terminal", "markdown", "csv", "json", "latex", "html")
 
 
@@ -29,7 +31,8 @@ def write(report: Report, folder: Path, kinds: Sequence[str]) -> list[Path]:
         drawn = draw(report, folder / "charts")
         texts["report.md"] = markdown(report, [path.stem for path in drawn if path.suffix == ".svg"])
     if "csv" in kinds:
-        texts |= {f"{found.name}.csv": formats.comma_separated(found) for found in table.tables(report)}
+        tables = (*table.tables(report), detail_table.everything(report))
+        texts |= {f"{found.name}.csv": formats.comma_separated(found) for found in tables}
     if "json" in kinds:
         texts["report.json"] = as_json(report)
     if "latex" in kinds:
@@ -64,6 +67,7 @@ def draw(report: Report, folder: Path) -> list[Path]:
         figure = charts.curves(report, metric)
         if figure is not None:
             figures[f"curve-{name}"] = figure
+    figures |= {name: figure for name, (figure, _) in charts_detail.figures(report).items()}
     for name, figure in figures.items():
         charts.save(figure, folder / name)
     return [folder / f"{name}{suffix}" for name in figures for suffix in (".svg", ".png")]
@@ -89,7 +93,9 @@ def markdown(report: Report, drawn: Sequence[str]) -> str:
         parts.append("The runs were not made under the same conditions:\n\n" + _items(mixed))
     parts += ["## Accuracy", formats.markdown(table.accuracy(report)).strip()]
     parts.append(_items([*words.interval_notes(report), *words.evaluation_notes(report)]))
-    parts += [f"![{name.replace('-', ' ')}](charts/{name}.png)" for name in drawn]
+    detailed = [name for name in drawn if name.partition("-")[0] in SECTIONS]
+    parts += [_image(name) for name in drawn if name not in detailed]
+    parts += _in_detail(report, detailed)
     if lines := words.cannot_answer(report):
         parts += ["## What this study cannot answer", _items(lines)]
     parts += ["## Cost", formats.markdown(table.cost(report)).strip()]
@@ -103,6 +109,23 @@ def markdown(report: Report, drawn: Sequence[str]) -> str:
     if environment.rows:
         parts += ["## Where it ran", formats.markdown(environment).strip()]
     return "\n\n".join(parts) + "\n"
+
+
+def _in_detail(report: Report, drawn: Sequence[str]) -> list[str]:
+    """Where the arms differ: the overviews, and the classes that changed most."""
+    notes = detail_table.notes(report.detail)
+    if not notes:
+        return []
+    classes = detail_table.classes(report, MARKDOWN_CLASSES)
+    parts = ["## Where the arms differ", _items(notes)]
+    for found in [*detail_table.overviews(report), *([classes] if classes else [])]:
+        parts += [f"### {formats.markdown_escape(found.title)}", formats.markdown(found).strip()]
+        parts += [_image(name) for name in drawn if name.startswith(f"{found.name}-")]
+    return parts
+
+
+def _image(name: str) -> str:
+    return f"![{name.replace('-', ' ')}](charts/{name}.png)"
 
 
 def _items(lines: Sequence[str]) -> str:
@@ -157,6 +180,8 @@ def as_json(report: Report) -> str:
         "settling": {"difference": report.aim.difference, "power": report.aim.power},
         "image_resamples": report.resamples,
         **{found.name: found.records() for found in table.tables(report)},
+        "detail": detail_table.everything(report).records(),
+        "detail_notes": detail_table.notes(report.detail),
         "settings": origin.settings(study).records(),
         "environment": origin.environment(study).records(),
         "warnings": origin.warnings(study),
