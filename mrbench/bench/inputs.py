@@ -5,14 +5,17 @@ from dataclasses import replace
 from itertools import islice
 
 import torch
+from torch import Tensor
 
 from mrbench.config.schema import RunConfig
 from mrbench.data.batch import Batch, MaskWindows
-from mrbench.data.collate import MULTIPLE
+from mrbench.data.collate import padded_size
 from mrbench.data.loader import eval_loader, train_loader
 from mrbench.data.masks import summed_area_table
 from mrbench.data.sources import open_split
+from mrbench.engine.distributed import World
 from mrbench.errors import UserError
+from mrbench.modeling import boxes as box_ops
 
 INSTANCES = 7  # an image of COCO train2017 has 7.3
 COCO_CLASSES = 80
@@ -28,8 +31,9 @@ def synthetic_batches(
     masks: bool = True,
     seed: int = 0,
     keypoints: int = 0,
+    neck: str = "fpn",
 ) -> list[Batch]:
-    """`count` different batches of `images` pictures of `height` x `width` pixels (padded to a multiple of 32).
+    """`count` different batches of `images` pictures of `height` x `width` pixels, padded as this kind of neck needs.
 
     A picture is noise with `instances` filled ellipses on it, whose sides are drawn log-uniformly between 8 pixels
     (or the picture's side) and three quarters of the picture's, which has COCO's large share of small instances.
@@ -37,7 +41,8 @@ def synthetic_batches(
     The same arguments give the same batches; the iteration is 0 in all, and with it the learning rate.
     """
     generator = torch.Generator().manual_seed(seed)
-    batches = [_batch(generator, images, height, width, instances, classes, masks) for _ in range(count)]
+    padded = padded_size([(height, width)], neck)
+    batches = [_batch(generator, images, height, width, padded, instances, classes, masks) for _ in range(count)]
     if keypoints:
         for batch in batches:
             batch.keypoints = _keypoints(generator, batch.boxes, keypoints)
@@ -45,9 +50,15 @@ def synthetic_batches(
 
 
 def _batch(
-    generator: torch.Generator, images: int, height: int, width: int, instances: int, classes: int, masks: bool
+    generator: torch.Generator,
+    images: int,
+    height: int,
+    width: int,
+    padded: tuple[int, int],
+    instances: int,
+    classes: int,
+    masks: bool,
 ) -> Batch:
-    padded = [-(-side // MULTIPLE) * MULTIPLE for side in (height, width)]
     pictures = torch.zeros(images, 3, *padded, dtype=torch.uint8)
     shape = (images, 3, height, width)
     pictures[:, :, :height, :width] = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
@@ -117,16 +128,56 @@ def _windows(bitmaps: list[torch.Tensor], boxes: torch.Tensor, used: torch.Tenso
     return MaskWindows(table, offset, (whole[..., 2:] - whole[..., :2]).flip(-1), whole[..., :2].flip(-1))
 
 
-def data_batches(config: RunConfig, mode: str, count: int, images: int) -> tuple[list[Batch], int]:
-    """The first `count` batches of `images` pictures that training, or testing, reads; and the number of classes.
+def stated_proposals(
+    boxes: Tensor, labels: Tensor, sizes: Tensor, draws: Tensor, positives: int, foreground_iou: float
+) -> Tensor:
+    """Proposals [B, P, 5] as of `Batch`, of which so many an image are foreground, the ground truth counted with them.
+
+    What is drawn comes in: `draws` float [B, P, 4] in 0..1. The first ones are ground-truth boxes [B, G, 4] (label -1
+    in the padding), in turn, shifted so far that they still overlap by `foreground_iou`; the others are log-uniform
+    in size from 16 pixels to half the picture's sides, anywhere in the picture of `sizes` [B, 2]. Those of the others
+    that would be foreground are left out.
+    """
+    real = labels >= 0
+    number = real.sum(1, keepdim=True)
+    place = torch.arange(draws.shape[1], device=draws.device)
+    near = place < (positives - number).clamp(min=0) * (number > 0)
+    # A shift by shares a and b of the sides leaves an IoU of u / (2 - u) with u = (1 - a)(1 - b).
+    most = 0.99 * (1 - (2 * foreground_iou / (1 + foreground_iou)) ** 0.5)
+    index = (place % number.clamp(min=1))[..., None].expand(-1, -1, 4)
+    source = boxes.gather(1, index)
+    side = source[..., 2:] - source[..., :2]
+    shifted = source + ((2 * draws[..., :2] - 1) * most * side).repeat(1, 1, 2)
+
+    picture = sizes.flip(-1)[:, None].to(draws.dtype)
+    low = picture.clamp(max=16.0)
+    side = low * (0.5 * picture / low).clamp(min=1) ** draws[..., :2]
+    corner = draws[..., 2:] * (picture - side).clamp(min=0)
+    anywhere = torch.cat([corner, corner + side], -1)
+
+    chosen = torch.where(near[..., None], shifted, anywhere)
+    chosen = chosen.clamp(min=0).minimum(picture.repeat(1, 1, 2))
+    overlap = torch.where(real[:, :, None], box_ops.iou(boxes, chosen), 0.0).amax(1)
+    valid = near | (overlap < 0.99 * foreground_iou)
+    objectness = torch.linspace(4, -4, draws.shape[1], device=draws.device).expand(valid.shape)
+    return torch.cat([chosen, torch.where(valid, objectness, -torch.inf)[..., None]], -1)
+
+
+def data_batches(
+    config: RunConfig, mode: str, count: int, images: int, world: World = World()
+) -> tuple[list[Batch], list[str]]:
+    """This process's share of the first batches that training, or testing, reads: `count` of them of `images` pictures
+    each; and the names of the classes.
 
     Raises UserError where the data set cannot be read or is too small.
     """
+    everywhere = images * world.size
     runtime = replace(config.runtime, num_workers=0, devices=1, accumulate=1, evaluation_batch=images)
-    schedule = replace(config.schedule, images_per_batch=images, iterations=max(config.schedule.iterations, count))
+    schedule = replace(config.schedule, images_per_batch=everywhere, iterations=max(config.schedule.iterations, count))
     config = replace(config, runtime=runtime, schedule=schedule)
     dataset = open_split(config.data, "train" if mode == "train" else "val")
-    loader: Iterator[Batch] = iter((train_loader if mode == "train" else eval_loader)(dataset, config))
+    load = train_loader if mode == "train" else eval_loader
+    loader: Iterator[Batch] = load(dataset, config, world.rank, world.size)
     batches = list(islice((batch for batch in loader if len(batch) == images), count))
     if not batches:
         raise UserError(
@@ -135,4 +186,4 @@ def data_batches(config: RunConfig, mode: str, count: int, images: int) -> tuple
         )
     for batch in batches:
         batch.iteration = 0  # one learning rate, that of the first step, so that the network stays what it is
-    return batches, len(dataset.categories)
+    return batches, [category.name for category in dataset.categories]

@@ -6,6 +6,8 @@ What to try next follows from the tries alone, so a search that was killed goes 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from mrbench.bench.matrix import Case
+
 MOST = 1 << 16  # images; a search that reaches this is ended
 
 
@@ -22,10 +24,10 @@ class Try:
 
 @dataclass
 class Search:
-    """The search for one mode and precision. `largest` is null until it has ended; 0: not even one image fits."""
+    """The search for one row of the matrix, whose batch is not stated. `largest` is null until it has ended; 0: not
+    even one image fits."""
 
-    mode: str
-    precision: str
+    case: Case
     tries: list[Try] = field(default_factory=list)
     largest: int | None = None
     bound: str | None = None  # what the next larger batch ran into: "memory", "time", or "most" (never tried)

@@ -1,7 +1,7 @@
 """Timing a step so that the figure can be believed: warm-up until stable, then repeats in blocks.
 
-Nothing here knows what a step does. `synchronise` waits until the device has finished what was queued; the clock
-is read only after it, so that a figure never misses work that is still running.
+Nothing here knows what a step does. A stopwatch waits until the device has finished what was queued before it is
+read, so that a figure never misses work that is still running.
 """
 
 import math
@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from mrbench.bench.statistics import Summary, deviation, summarise
+from mrbench.bench.statistics import Summary, summarise, trend_probability
 
 Clock = Callable[[], float]
 SAME = 0.01  # medians closer than this share are the same, however quiet the machine is
+CHANCE = 0.2  # a trend that chance makes less often than this is one
+WINDOW = 12  # steps that a warm-up is judged by, rounded up to whole cycles through the inputs
 
 
 @dataclass
@@ -24,6 +26,8 @@ class Limits:
     block_seconds: float = 1.0  # a block lasts at least this long
     warmup_seconds: float = 60.0  # a warm-up that is not stable by then is given up, and said so
     warmup_steps: int = 200
+    latency_seconds: float = 30.0  # for steps that are timed one by one
+    latency_steps: int = 200
 
 
 @dataclass
@@ -51,70 +55,109 @@ class Timing:
         return [images * self.steps_per_block / seconds for seconds in self.block_seconds]
 
 
-def settled(times: Sequence[float], window: int) -> bool:
-    """Whether the last window's median step time agrees with both windows before it.
+class Stopwatch:
+    """The host's clock, read when nothing is queued any more: `synchronise` waits for that."""
 
-    Two medians of n values of standard deviation s differ by sqrt(2) * 1.2533 * s / sqrt(n) by chance (normal
-    errors); twice that, or 1 %, counts as agreement. s comes from the median absolute deviation within windows.
+    name = "host"
+
+    def __init__(self, synchronise: Callable[[], object] = lambda: None, clock: Clock = time.perf_counter) -> None:
+        self.synchronise, self.clock = synchronise, clock
+        self.start = 0.0
+
+    def begin(self) -> None:
+        self.synchronise()
+        self.start = self.clock()
+
+    def end(self) -> float:
+        """Seconds since `begin`."""
+        self.synchronise()
+        return self.clock() - self.start
+
+
+def same(value: float) -> float:
+    """What one process agrees on with itself."""
+    return value
+
+
+def settled(times: Sequence[float], cycle: int) -> bool:
+    """Whether the last step times show no trend.
+
+    The last `WINDOW` steps or three cycles pass when the seasonal Kendall test finds their trend likely enough by
+    chance (p > 0.2: a stricter level would call more drifts noise), or when the medians of their first and last third
+    lie within 1 %.
     """
-    if len(times) < 3 * window:
+    cycles = max(math.ceil(WINDOW / cycle), 3)
+    if len(times) < cycle * cycles:
         return False
-    parts = [times[len(times) - (3 - part) * window :][:window] for part in range(3)]
-    medians = [statistics.median(part) for part in parts]
-    within = [time - middle for part, middle in zip(parts, medians, strict=True) for time in part]
-    allowed = max(2 * math.sqrt(2 / window) * 1.2533 * deviation(within), SAME * medians[2])
-    return all(abs(medians[2] - middle) <= allowed for middle in medians[:2])
+    window = list(times[-cycle * cycles :])
+    third = cycle * (cycles // 3)
+    first, last = statistics.median(window[:third]), statistics.median(window[-third:])
+    return abs(last - first) <= SAME * last or trend_probability(window, cycle) > CHANCE
 
 
 def warm_up(
-    step: Callable[[], object],
-    synchronise: Callable[[], object],
-    cycle: int,
-    limits: Limits,
-    clock: Clock = time.perf_counter,
+    step: Callable[[], object], watch: Stopwatch, cycle: int, limits: Limits, agree: Callable[[float], float] = same
 ) -> Warmup:
     """Run `step` until its time no longer drifts, or the limits are reached.
 
-    `cycle` is the number of different inputs that `step` goes through: windows hold whole cycles, so that they
-    compare the same work.
+    `cycle` is the number of different inputs that `step` goes through. `agree` gives every process the first one's
+    value, so that all end after the same step.
     """
-    window = cycle * math.ceil(4 / cycle)
     times: list[float] = []
-    synchronise()
-    begin = clock()
+    total = 0.0
     while True:
-        start = clock()
+        watch.begin()
         step()
-        synchronise()
-        times.append(clock() - start)
-        stable = len(times) % cycle == 0 and settled(times, window)
-        if stable or len(times) >= limits.warmup_steps or clock() - begin >= limits.warmup_seconds:
-            return Warmup(len(times), clock() - begin, stable, statistics.median(times[-window:]))
+        times.append(watch.end())
+        total += times[-1]
+        stable = len(times) % cycle == 0 and settled(times, cycle)
+        enough = len(times) >= limits.warmup_steps or total >= limits.warmup_seconds
+        if agree(stable or enough):
+            recent = times[-max(WINDOW, cycle) :]
+            return Warmup(len(times), total, stable, agree(statistics.median(recent)))
 
 
 def measure(
     step: Callable[[], object],
-    synchronise: Callable[[], object],
+    watch: Stopwatch,
     cycle: int,
     limits: Limits,
     between: Callable[[], object] = lambda: None,
-    clock: Clock = time.perf_counter,
+    look: Callable[[], object] = lambda: None,
+    agree: Callable[[float], float] = same,
 ) -> Timing:
-    """Warm up, call `between` (to reset counters of memory), then time `limits.repeats` blocks of steps.
+    """Warm up, call `between` (to reset counters), then time `limits.repeats` blocks of steps.
 
     A block is a whole number of cycles through the inputs, the fewest that last `limits.block_seconds`. Within a
-    block nothing waits for the device.
+    block nothing waits for the device. `look` is called in each block once all of its steps are queued, which is
+    while a GPU still works on them.
     """
-    warmup = warm_up(step, synchronise, cycle, limits, clock)
-    cycles = max(1, math.ceil(limits.block_seconds / max(warmup.step_seconds * cycle, 1e-9)))
-    steps = cycle * cycles
+    warmup = warm_up(step, watch, cycle, limits, agree)
+    steps = steps_lasting(limits.block_seconds, warmup.step_seconds, cycle)
     between()
     blocks = []
     for _ in range(limits.repeats):
-        synchronise()
-        start = clock()
+        watch.begin()
         for _ in range(steps):
             step()
-        synchronise()
-        blocks.append(clock() - start)
+        look()
+        blocks.append(watch.end())
     return Timing(warmup, steps, blocks)
+
+
+def steps_lasting(seconds: float, step_seconds: float, cycle: int) -> int:
+    """The fewest whole cycles that last so long, in steps."""
+    return cycle * max(1, math.ceil(seconds / max(step_seconds * cycle, 1e-9)))
+
+
+def one_by_one(
+    step: Callable[[], object], watch: Stopwatch, cycle: int, limits: Limits, step_seconds: float
+) -> list[float]:
+    """Seconds of steps that each begin when the one before is done: whole cycles, as many as the limits allow."""
+    count = min(steps_lasting(limits.latency_seconds, step_seconds, cycle), limits.latency_steps)
+    seconds = []
+    for _ in range(max(count // cycle, 1) * cycle):
+        watch.begin()
+        step()
+        seconds.append(watch.end())
+    return seconds

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mrbench.bench.matrix import MODES, combine
 from mrbench.bench.record import Plan, is_finished
 from mrbench.bench.session import describe_device
 from mrbench.config.compose import compose, to_yaml
@@ -15,13 +17,21 @@ from mrbench.config.schema import RunConfig
 from mrbench.config.suggest import did_you_mean
 from mrbench.errors import UserError
 
-MODES = ("train", "infer")
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 INPUTS = ("synthetic", "data")
-BATCH = {"train": 2, "infer": 1}  # what most public tables use: 16 images on 8 GPUs, and one at a time
+SWITCH = ("off", "on")
+# What most public tables use: 16 images on 8 GPUs, and one at a time. Metrics are of many images at once.
+BATCH = {"train": [2], "infer": [1], "data": [2], "end-to-end": [2], "eval": [25]}
+THROUGHPUT = 8  # images, on a GPU: one at a time leaves most of it idle
 GPU_MODEL = "mask_rcnn_r50_fpn"
 HEADROOM = 0.05
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+SMALLEST_BARE = 2**20  # bytes: a smaller number without a unit is a forgotten unit
+UNITS = {  # a single letter as docker and systemd take it
+    "": 1,
+    "B": 1,
+    **{name: 1024**k for k, letter in enumerate("KMGT", 1) for name in (letter, f"{letter}IB")},
+    **{f"{letter}B": 1000**k for k, letter in enumerate("KMGT", 1)},
+}
 
 
 def words(option: str, text: str, choices: Sequence[str]) -> list[str]:
@@ -36,11 +46,13 @@ def words(option: str, text: str, choices: Sequence[str]) -> list[str]:
     return found
 
 
-def batch_sizes(text: str) -> list[int]:
-    """'1,2,8' -> [1, 2, 8]. Raises UserError."""
+def numbers(option: str, text: str, what: str) -> list[int]:
+    """'1,2,8' -> [1, 2, 8], none twice. Raises UserError."""
     parts = [part.strip() for part in text.split(",")]
     if not all(re.fullmatch(r"[1-9][0-9]*", part) for part in parts):
-        raise UserError(f"--batch {text}: not numbers of images", "Write one or more, as --batch 2 or --batch 1,2,8.")
+        raise UserError(
+            f"{option} {text}: not numbers of {what}", f"Write one or more, as {option} 2 or {option} 1,2,8."
+        )
     return list(dict.fromkeys(int(part) for part in parts))
 
 
@@ -53,10 +65,14 @@ def image_size(text: str) -> list[int]:
 
 
 def memory_size(text: str) -> int:
-    """'2GiB', '500 MB', '1.5GiB' -> bytes. Raises UserError."""
+    """'2GiB', '4g', '500 MB', '1.5GiB' -> bytes; a single letter is binary. Raises UserError."""
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", text.strip())
     if not found or found[2].upper() not in UNITS or not float(found[1]):
-        raise UserError(f"--memory-limit {text}: not a size", "Write a number with its unit, as 2GiB or 500MB.")
+        raise UserError(f"--memory-limit {text}: not a size", "Write a number with its unit, as 2GiB, 4g or 500MB.")
+    if not found[2] and float(found[1]) < SMALLEST_BARE:
+        raise UserError(
+            f"--memory-limit {text} means {text} bytes", f"Write its unit: --memory-limit {text}GiB, or {text}MiB."
+        )
     return int(float(found[1]) * UNITS[found[2].upper()])
 
 
@@ -82,11 +98,16 @@ def make_plan(
     overrides: Sequence[str],
     config_dir: Path | None = None,
     *,
+    arms: Mapping[str, Sequence[str]] | None = None,
     mode: str = "train,infer",
     precision: str | None = None,
     batch: str | None = None,
     size: str | None = None,
+    channels_last: str | None = None,
+    compiled: str | None = None,
+    devices: str | None = None,
     instances: int = 7,
+    positives: int | None = None,
     inputs: str = "synthetic",
     repeats: int = 10,
     largest_batch: bool = False,
@@ -94,42 +115,55 @@ def make_plan(
 ) -> tuple[Plan, dict[str, Any]]:
     """The plan, and the device as `describe_device` tells it.
 
-    What is not given follows the device: on a GPU Mask R-CNN R50-FPN at 800x1333 in all precisions that it has, on
-    a CPU the configuration as it is. Raises UserError for what cannot be read, and where there is no GPU but one is
-    asked for.
+    `arms` are overrides, by the name of a model or recipe, on top of `overrides`; without them there is one. What is
+    not given follows the device: on a GPU Mask R-CNN R50-FPN at 800x1333 in all precisions that it has, on a CPU the
+    configuration as it is. Raises UserError for what cannot be read, and where there is no GPU but one is asked for.
     """
     modes = words("--mode", mode, MODES)
     precisions = words("--precision", precision, PRECISIONS) if precision else None
-    batches = batch_sizes(batch) if batch else None
+    layouts = [word == "on" for word in words("--channels-last", channels_last, SWITCH)] if channels_last else None
+    codes = [word == "on" for word in words("--compile", compiled, SWITCH)] if compiled else None
+    batches = numbers("--batch", batch, "images") if batch else None
+    counts = numbers("--devices", devices, "devices") if devices else None
     [kind_of_inputs] = words("--inputs", inputs, INPUTS)
-    given_size = image_size(size) if size else None
+    given_sizes = [image_size(part) for part in size.split(",")] if size else None
     limit = memory_size(memory_limit) if memory_limit else None
-    if given_size and kind_of_inputs == "data":
+    if given_sizes and kind_of_inputs == "data":
         raise UserError(
             "--image-size goes with synthetic inputs: a data set's pictures get theirs from augmentation",
             "Leave --image-size away, or set for example augmentation.short_edge=[800].",
         )
-    config = compose(overrides, config_dir)
-    device = describe_device(to_yaml(config))
+    written = {name: [*overrides, *arm] for name, arm in (arms or {"": ()}).items()}
+    configs = {name: compose(arm, config_dir) for name, arm in written.items()}
+    first = next(iter(configs.values()))
+    device = describe_device(to_yaml(first))
     gpu = device["type"] == "cuda"
-    if gpu and not names(overrides, "model", "recipe", "data", "model.name"):
-        overrides = [f"model={GPU_MODEL}", *overrides]
-        config = compose(overrides, config_dir)
-        given_size = given_size or [800, 1333]
-    if precisions is None:
-        chosen = names(overrides, "precision", "precision.kind", "recipe") or not gpu
-        precisions = [config.precision.kind] if chosen else [p for p in PRECISIONS if not device["refusals"][p]]
+    if gpu and not any(names(arm, "model", "recipe", "data", "model.name") for arm in written.values()):
+        written = {name: [f"model={GPU_MODEL}", *arm] for name, arm in written.items()}
+        configs = {name: compose(arm, config_dir) for name, arm in written.items()}
+        given_sizes = given_sizes or [[800, 1333]]
+    configs = {name or config.model.name: config for name, config in configs.items()}
+    written = dict(zip(configs, written.values(), strict=True))
+    _check_devices(counts or [], device)
+    cases = combine(
+        list(configs),
+        modes,
+        {m: batches or BATCH[m] + [THROUGHPUT] * (gpu and m == "infer") for m in modes},
+        {name: given_sizes or [usual_size(config)] for name, config in configs.items()},
+        {name: precisions or _precisions(config, written[name], device) for name, config in configs.items()},
+        layouts or [first.runtime.channels_last],
+        codes or [first.runtime.compile],
+        counts or [1],
+        kind_of_inputs == "data",
+    )
     return (
         Plan(
-            config=to_yaml(config),
-            model=config.model.name,
+            configs={name: to_yaml(config) for name, config in configs.items()},
             device=device["type"],
-            modes=modes,
-            precisions=precisions,
-            batches={m: batches or [BATCH[m]] for m in modes},
-            image_size=given_size or usual_size(config),
-            instances=instances,
+            cases=cases,
             inputs=kind_of_inputs,
+            instances=instances,
+            positives=positives,
             repeats=repeats,
             largest_batch=largest_batch,
             memory_limit=limit,
@@ -139,11 +173,27 @@ def make_plan(
     )
 
 
+def _precisions(config: RunConfig, overrides: Sequence[str], device: Mapping[str, Any]) -> list[str]:
+    """The configuration's own where it was chosen; otherwise all that a GPU has."""
+    if names(overrides, "precision", "precision.kind", "recipe") or device["type"] != "cuda":
+        return [config.precision.kind]
+    return [kind for kind in PRECISIONS if not device["refusals"][kind]]
+
+
+def _check_devices(counts: Sequence[int], device: Mapping[str, Any]) -> None:
+    """Raises UserError where there are fewer GPUs, or cores, than processes."""
+    there = device["count"] if device["type"] == "cuda" else len(os.sched_getaffinity(0))
+    if counts and max(counts) > there:
+        kind = "GPUs" if device["type"] == "cuda" else "cores, and a process takes one or more"
+        raise UserError(f"--devices {max(counts)}, but there are {there} {kind}", f"Give --devices {there} or less.")
+
+
 def default_path(folder: Path, plan: Plan, device: dict[str, Any], torch_version: str) -> Path:
     """A name that tells model, device and torch: the unfinished record of this plan, else a new one."""
     name = re.sub(r"[^A-Za-z0-9]+", "-", device.get("name", "cpu")).strip("-").lower()
     digest = hashlib.sha256(json.dumps(asdict(plan), sort_keys=True).encode()).hexdigest()[:8]
-    stem = f"{plan.model}-{name}-torch{torch_version.split('+')[0]}-{digest}"
+    model = next(iter(plan.configs)) if len(plan.configs) == 1 else f"{len(plan.configs)}-models"
+    stem = f"{model}-{name}-torch{torch_version.split('+')[0]}-{digest}"
     path, count = folder / f"{stem}.json", 1
     while path.exists() and is_finished(path):
         count += 1

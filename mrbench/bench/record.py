@@ -1,31 +1,33 @@
-"""The record of a benchmark: one JSON file with what was measured, on what, and under which protocol."""
+"""The record of a benchmark: one JSON file with what was measured, on what, and under which protocol.
+
+docs/gpu-bench.md lists its fields.
+"""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mrbench.bench.largest_batch import Search, Try
+from mrbench.bench.matrix import Case
 from mrbench.bench.measure import Timing, Warmup
-from mrbench.bench.statistics import Summary, summarise
+from mrbench.bench.statistics import Latency, Summary, latency, summarise
+from mrbench.bench.telemetry import Telemetry
 from mrbench.errors import UserError
 from mrbench.runs.files import read_json, write_json
 
-PROTOCOL = 1  # raised when a figure of the old protocol can no longer stand beside one of the new
+PROTOCOL = 2  # raised when a figure of the old protocol can no longer stand beside one of the new
 
 
 @dataclass
 class Plan:
     """What is to be measured: the part of the record that must agree for an unfinished one to be continued."""
 
-    config: str  # the composed configuration as YAML
-    model: str
+    configs: dict[str, str]  # by the name of a model: the composed configuration as YAML
     device: str  # "cpu" or "cuda"
-    modes: list[str]
-    precisions: list[str]
-    batches: dict[str, list[int]]  # mode -> images a step
-    image_size: list[int]  # height, width before padding to a multiple of 32
-    instances: int
+    cases: list[Case]
     inputs: str  # "synthetic" or "data"
+    instances: int  # in a synthetic picture
+    positives: int | None  # positive RoIs an image where proposals are stated; null: half of those there is room for
     repeats: int
     largest_batch: bool
     memory_limit: int | None  # bytes; None: what the device has
@@ -33,20 +35,42 @@ class Plan:
 
 
 @dataclass
-class Measurement:
-    """One mode, precision and batch size."""
+class Split:
+    """Where a step's time goes, from steps of their own after the timed ones. The parts add up to `step_seconds`."""
 
-    mode: str
-    precision: str
-    batch: int
+    steps: int
+    step_seconds: float  # mean
+    parts: dict[str, float]  # seconds, mean: data, copy, backbone, rpn, roi_heads, backward, optimiser ...
+
+
+@dataclass
+class Work:
+    """Floating point operations, and how much of what the device was seen to do they use."""
+
+    flops_per_image: float  # two a multiply-add; convolutions and matrix products, those of RoIAlign not
+    flops_per_second: float
+    peak_flops_per_second: float  # of a large matrix product in the same precision, measured right after
+    peak_copy_bytes_per_second: float  # read plus written, of a copy within the device's memory
+    fraction: float  # flops_per_second over the peak
+
+
+@dataclass
+class Measurement:
+    """One row."""
+
+    case: Case
     state: str  # "measured", or why not: "memory", "unsupported", "time", "failed"
     note: str = ""
-    images_per_second: Summary | None = None  # over blocks
+    images_per_second: Summary | None = None  # over blocks, of all devices together
     step_seconds: Summary | None = None  # over blocks
     block_seconds: list[float] = field(default_factory=list)
     steps_per_block: int | None = None
     warmup: Warmup | None = None
-    peak_memory: dict[str, int] = field(default_factory=dict)  # bytes, by what is counted
+    latency: Latency | None = None  # infer
+    split: Split | None = None
+    work: Work | None = None
+    telemetry: Telemetry | None = None
+    peak_memory: dict[str, int] = field(default_factory=dict)  # bytes, by what is counted; of the fullest process
     facts: dict[str, Any] = field(default_factory=dict)  # what the step did: detections, positive RoIs, loss ...
     settings: dict[str, Any] = field(default_factory=dict)  # TF32, cuDNN autotuning, compile, what is included ...
     others_cpu: float | None = None  # share of the machine's cores that others used during the blocks
@@ -54,7 +78,7 @@ class Measurement:
 
     @property
     def label(self) -> str:
-        return f"{self.mode} {self.precision}, batch {self.batch}"
+        return self.case.label
 
 
 @dataclass
@@ -74,23 +98,41 @@ class Record:
     warnings: list[str] = field(default_factory=list)
 
 
-def measured(mode: str, precision: str, batch: int, answer: dict[str, Any]) -> Measurement:
+def measured(case: Case, answer: dict[str, Any]) -> Measurement:
     """A row from the answer of the process that measured it."""
     timing = Timing(Warmup(**answer["warmup"]), answer["steps_per_block"], answer["block_seconds"])
+    images = case.batch * case.devices
+    telemetry = Telemetry(**answer["telemetry"])
+    if telemetry.energy_joules is not None:
+        steps = timing.steps_per_block * len(timing.block_seconds)
+        telemetry.joules_per_image = telemetry.energy_joules / (steps * case.batch)
     return Measurement(
-        mode,
-        precision,
-        batch,
+        case,
         state="measured",
-        images_per_second=summarise(timing.rates(batch)),
+        images_per_second=summarise(timing.rates(images)),
         step_seconds=timing.step_seconds,
         block_seconds=timing.block_seconds,
         steps_per_block=timing.steps_per_block,
         warmup=timing.warmup,
+        latency=latency(answer["latency"]) if answer["latency"] else None,
+        split=None if answer["split"] is None else Split(**answer["split"]),
+        work=None if answer["work"] is None else _work(answer["work"], case, timing),
+        telemetry=telemetry,
         peak_memory=answer["peak_memory"],
         facts=answer["facts"],
         settings=answer["settings"],
         others_cpu=answer["others_cpu"],
+    )
+
+
+def _work(found: dict[str, float], case: Case, timing: Timing) -> Work:
+    rate = found["flops"] / timing.step_seconds.median
+    return Work(
+        flops_per_image=found["flops"] / case.batch,
+        flops_per_second=rate,
+        peak_flops_per_second=found["peak_flops"],
+        peak_copy_bytes_per_second=found["peak_copy"],
+        fraction=rate / found["peak_flops"],
     )
 
 
@@ -113,9 +155,9 @@ def read(path: Path) -> Record:
     return Record(
         **{
             **found,
-            "plan": Plan(**found["plan"]),
+            "plan": Plan(**{**found["plan"], "cases": [Case(**case) for case in found["plan"]["cases"]]}),
             "measurements": [_measurement(m) for m in found["measurements"]],
-            "searches": [Search(**{**s, "tries": [Try(**t) for t in s["tries"]]}) for s in found["searches"]],
+            "searches": [_search(s) for s in found["searches"]],
         }
     )
 
@@ -128,7 +170,20 @@ def is_finished(path: Path) -> bool:
         return True
 
 
+def _search(found: dict[str, Any]) -> Search:
+    return Search(**{**found, "case": Case(**found["case"]), "tries": [Try(**t) for t in found["tries"]]})
+
+
 def _measurement(found: dict[str, Any]) -> Measurement:
-    kinds = {"images_per_second": Summary, "step_seconds": Summary, "warmup": Warmup}
+    kinds: dict[str, Any] = {
+        "case": Case,
+        "images_per_second": Summary,
+        "step_seconds": Summary,
+        "warmup": Warmup,
+        "latency": Latency,
+        "split": Split,
+        "work": Work,
+        "telemetry": Telemetry,
+    }
     typed = {name: kind(**found[name]) for name, kind in kinds.items() if found[name] is not None}
     return Measurement(**{**found, **typed})

@@ -4,20 +4,26 @@ This process only asks and waits. It never imports torch, so it holds no memory 
 batch is searched.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from mrbench.bench.largest_batch import Search, Try, find_largest
 from mrbench.bench.load import BUSY_GPU, BUSY_SHARE, gpu_state, visible_gpu
+from mrbench.bench.matrix import Case, label, of_search
 from mrbench.bench.measure import Limits
 from mrbench.bench.process import REPEATABLE_MEMORY, Ending, available_memory, run_fresh
 from mrbench.bench.record import Measurement, Plan, Record, is_finished, measured, read, write
+from mrbench.bench.telemetry import Telemetry
 from mrbench.errors import UserError
 from mrbench.runs.provenance import collect
 from mrbench.runs.record import now
 
 SUSPECT_SPREAD = 0.05
+SPLIT_TOLERANCE = 0.1  # by which the steps that were split may differ from the timed ones
+FEW_DETECTIONS = 1.0  # an image
+SEARCHED = ("train", "infer")
+NUMBERS = {1: "one block is", 2: "two blocks are"}
 TRY_SECONDS = 600.0
 MEASURE_SECONDS = 3600.0
 
@@ -67,53 +73,55 @@ def carry_out(path: Path, record: Record, watch: Watcher) -> Record:
     """
     plan = record.plan
     write(path, record)
-    for mode in plan.modes:
-        for batch in plan.batches[mode]:
-            for precision in plan.precisions:
-                key = (mode, precision, batch)
-                row = next((m for m in record.measurements if (m.mode, m.precision, m.batch) == key), None)
-                if row is None:
-                    watch.begins(f"{mode} {precision}, batch {batch}: warming up, then {plan.repeats} blocks")
-                    row = _measure(record, mode, precision, batch)
-                    record.measurements.append(row)
-                    write(path, record)
-                watch.measured(row)
+    for case in plan.cases:
+        row = next((m for m in record.measurements if m.case == case), None)
+        if row is None:
+            watch.begins(f"{label(case, plan.cases)}: warming up, then {plan.repeats} blocks")
+            row = _measure(record, case)
+            record.measurements.append(row)
+            write(path, record)
+        watch.measured(row)
     if plan.largest_batch:
-        for mode in plan.modes:
-            for precision in plan.precisions:
-                watch.searched(_search(path, record, mode, precision, watch))
+        for case in searches(plan):
+            watch.searched(_search(path, record, case, watch))
     record.state, record.ended = "completed", now()
     write(path, record)
     return record
 
 
-def _workload(plan: Plan, mode: str, precision: str, batch: int) -> dict[str, Any]:
-    return {
-        "mode": mode,
-        "precision": precision,
-        "batch": batch,
-        "image_size": plan.image_size,
+def searches(plan: Plan) -> list[Case]:
+    """Whose largest batch there is to be found: without batch sizes, and on one device."""
+    found: list[Case] = []
+    for case in plan.cases:
+        wanted = of_search(case)
+        if case.mode in SEARCHED and wanted not in found:
+            found.append(wanted)
+    return found
+
+
+def _task(plan: Plan, what: str, case: Case) -> dict[str, Any]:
+    """What `mrbench.bench.child` reads."""
+    workload = {
+        "case": asdict(case),
         "instances": plan.instances,
+        "positives": plan.positives,
         "inputs": plan.inputs,
+        "most_devices": max(c.devices for c in plan.cases),
     }
+    return {"what": what, "config": plan.configs[case.model], "workload": workload}
 
 
-def _measure(record: Record, mode: str, precision: str, batch: int) -> Measurement:
+def _measure(record: Record, case: Case) -> Measurement:
     plan = record.plan
-    if refusal := record.device["refusals"][precision]:
-        return Measurement(mode, precision, batch, "unsupported", refusal)
-    task = {
-        "what": "measure",
-        "config": plan.config,
-        "workload": _workload(plan, mode, precision, batch),
-        "limits": asdict(Limits(repeats=plan.repeats)),
-    }
+    if refusal := case.precision and record.device["refusals"][case.precision]:
+        return Measurement(case, "unsupported", refusal)
+    task = {**_task(plan, "measure", case), "limits": asdict(Limits(repeats=plan.repeats))}
     limit = plan.memory_limit if plan.device == "cpu" else None
     ending = run_fresh(task, limit or available_memory(), MEASURE_SECONDS)
     if ending.kind != "done":
         _raise_mistake(ending)
-        return Measurement(mode, precision, batch, ending.kind, ending.why)
-    row = measured(mode, precision, batch, ending.answer)
+        return Measurement(case, ending.kind, ending.why)
+    row = measured(case, ending.answer)
     row.warnings = suspicions(row)
     return row
 
@@ -124,6 +132,8 @@ def suspicions(row: Measurement) -> list[str]:
     rate = row.images_per_second
     if rate is not None and rate.spread is not None and rate.spread > SUSPECT_SPREAD:
         found.append(f"the spread is {100 * rate.spread:.0f} % of the mean; something disturbed the measurement")
+    if rate is not None and rate.interval is None:
+        found.append(f"{NUMBERS[rate.count]} too few for an interval")
     if rate is not None and rate.outliers:
         found.append(f"{len(rate.outliers)} of {rate.count} blocks are outliers")
     if row.warmup is not None and not row.warmup.stable:
@@ -132,6 +142,22 @@ def suspicions(row: Measurement) -> list[str]:
         found.append(f"other processes took {100 * row.others_cpu:.0f} % of the machine's cores meanwhile")
     if row.facts.get("loss_is_finite") is False:
         found.append("the loss was not finite: the network did not do the work of a real one")
+    if row.facts.get("detections_per_image", 1.0) < FEW_DETECTIONS and row.case.mode == "infer":
+        found.append("hardly anything was detected, so the mask branch did not work; give --inputs data")
+    if row.split is not None and row.step_seconds is not None:
+        apart = row.split.step_seconds / row.step_seconds.median - 1
+        if abs(apart) > SPLIT_TOLERANCE:
+            slower = "slower" if apart > 0 else "faster"
+            found.append(f"the steps that were split were {100 * abs(apart):.0f} % {slower} than the timed ones")
+    return found + (_about_the_gpu(row.telemetry) if row.telemetry is not None else [])
+
+
+def _about_the_gpu(seen: Telemetry) -> list[str]:
+    found = []
+    if seen.throttled:
+        found.append(f"the GPU was throttled by {' and '.join(seen.throttled)}")
+    if seen.others:
+        found.append(f"{seen.others} other process{'es' if seen.others > 1 else ''} had the GPU as well")
     return found
 
 
@@ -140,20 +166,20 @@ def _raise_mistake(ending: Ending) -> None:
         raise UserError(ending.why, ending.answer.get("hint", ""))
 
 
-def _search(path: Path, record: Record, mode: str, precision: str, watch: Watcher) -> Search:
+def _search(path: Path, record: Record, case: Case, watch: Watcher) -> Search:
     plan = record.plan
-    search = next((s for s in record.searches if (s.mode, s.precision) == (mode, precision)), None)
+    search = next((s for s in record.searches if s.case == case), None)
     if search is None:
-        search = Search(mode, precision)
+        search = Search(case)
         record.searches.append(search)
-    if refusal := record.device["refusals"][precision]:
+    if refusal := case.precision and record.device["refusals"][case.precision]:
         search.note = refusal
     if search.largest is not None or search.note:
         return search
 
     def attempt(batch: int) -> Try:
-        watch.begins(f"largest batch, {mode} {precision}: trying {batch}")
-        return try_batch(plan, record.device, mode, precision, batch)
+        watch.begins(f"largest batch, {case.mode} {case.precision}: trying {batch}")
+        return try_batch(plan, record.device, replace(case, batch=batch))
 
     try:
         find_largest(search, attempt, lambda: write(path, record))
@@ -174,15 +200,10 @@ def wall(plan: Plan, device: dict[str, Any]) -> int:
     return int(limit * (1 - plan.headroom))
 
 
-def try_batch(plan: Plan, device: dict[str, Any], mode: str, precision: str, batch: int) -> Try:
-    """Three steps of `batch` images in a fresh process that may use what `wall` says."""
-    bound = wall(plan, device)
-    task = {
-        "what": "try",
-        "config": plan.config,
-        "workload": _workload(plan, mode, precision, batch),
-        "limit": bound if plan.device == "cuda" else None,
-    }
+def try_batch(plan: Plan, device: dict[str, Any], case: Case) -> Try:
+    """Three steps of `case.batch` images in a fresh process that may use what `wall` says."""
+    bound, batch = wall(plan, device), case.batch
+    task = {**_task(plan, "try", case), "limit": bound if plan.device == "cuda" else None}
     host = bound if plan.device == "cpu" else available_memory()
     ending = run_fresh(task, host, TRY_SECONDS, REPEATABLE_MEMORY)
     _raise_mistake(ending)

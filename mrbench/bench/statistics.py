@@ -9,11 +9,13 @@ from mrbench.evaluation.student import critical
 
 OUTLIER_SCORE = 3.5  # modified z-score (Iglewicz & Hoaglin 1993)
 MAD_TO_SIGMA = 1.4826  # a normal distribution's standard deviation over its median absolute deviation
+FEWEST_FOR_OUTLIERS = 5  # values: of fewer, two that happen to be close make the third one look far
+FEWEST = 3  # values for an interval: with two, Student's t is 12.7, and the interval says nothing
 
 
 @dataclass
 class Summary:
-    """What is told of a list of values. Spreads and intervals are null with a single value."""
+    """What is told of a list of positive values. The spread is null with one value, the interval with one or two."""
 
     count: int
     mean: float
@@ -21,13 +23,25 @@ class Summary:
     median: float
     low: float
     high: float
-    interval: list[float] | None  # 95 % interval of the mean: Student's t over the values
+    interval: list[float] | None  # 95 % interval of the mean: Student's t over the values, cut off at zero
     outliers: list[int]  # places of the values whose modified z-score exceeds 3.5
 
     @property
     def spread(self) -> float | None:
         """The standard deviation as a share of the mean."""
         return None if self.std is None or self.mean == 0 else self.std / abs(self.mean)
+
+
+@dataclass
+class Latency:
+    """Seconds from handing a batch over until its result is there, each step on its own. A percentile is null where
+    there are too few steps for one of them to lie above it."""
+
+    steps: int
+    p50: float
+    p90: float | None
+    p99: float | None
+    seconds: list[float]
 
 
 @dataclass
@@ -39,15 +53,15 @@ class Ratio:
 
 
 def summarise(values: Sequence[float]) -> Summary:
-    """Mean, spread, median, range, 95 % interval of the mean and outliers of at least one value."""
+    """Mean, spread, median, range, 95 % interval of the mean and outliers of at least one positive value."""
     if not values:
         raise ValueError("nothing was measured")
     mean = statistics.fmean(values)
-    std, interval = None, None
-    if len(values) > 1:
-        std = statistics.stdev(values)
+    std = statistics.stdev(values) if len(values) > 1 else None
+    interval = None
+    if std is not None and len(values) >= FEWEST:
         half = critical(len(values) - 1) * std / math.sqrt(len(values))
-        interval = [mean - half, mean + half]
+        interval = [max(mean - half, 0.0), mean + half]
     return Summary(
         count=len(values),
         mean=mean,
@@ -60,6 +74,23 @@ def summarise(values: Sequence[float]) -> Summary:
     )
 
 
+def percentile(values: Sequence[float], percent: float) -> float | None:
+    """Interpolated between the two nearest values (Hyndman & Fan 1996, type 7, as NumPy); None where not even one
+    value is expected above it."""
+    if round(len(values) * (100 - percent), 6) < 100:
+        return None
+    ordered = sorted(values)
+    place = (len(ordered) - 1) * percent / 100
+    below = min(int(place), len(ordered) - 2)
+    return ordered[below] + (place - below) * (ordered[below + 1] - ordered[below])
+
+
+def latency(seconds: Sequence[float]) -> Latency:
+    """Of at least one step."""
+    middle = statistics.median(seconds)
+    return Latency(len(seconds), middle, percentile(seconds, 90), percentile(seconds, 99), list(seconds))
+
+
 def deviation(values: Sequence[float]) -> float:
     """Standard deviation estimated from the median absolute deviation, which single stragglers do not move."""
     middle = statistics.median(values)
@@ -69,10 +100,29 @@ def deviation(values: Sequence[float]) -> float:
 def outliers(values: Sequence[float]) -> list[int]:
     """Places of the values that lie further from the median than the bulk of the others allows."""
     sigma = deviation(values)
-    if sigma == 0:
+    if sigma == 0 or len(values) < FEWEST_FOR_OUTLIERS:
         return []
     middle = statistics.median(values)
     return [place for place, value in enumerate(values) if abs(value - middle) / sigma > OUTLIER_SCORE]
+
+
+def trend_probability(values: Sequence[float], seasons: int) -> float:
+    """How probable so strong a rise or fall is by chance (two-sided), by the seasonal Kendall test (Hirsch, Slack &
+    Smith 1982; with one season Mann 1945 and Kendall 1975).
+
+    Each value is compared only with those of the same place in their cycle of `seasons`, so inputs of different cost
+    are no trend. Normal approximation with continuity correction; the variance is corrected for ties.
+    """
+    score, variance = 0, 0.0
+    for season in range(seasons):
+        row = values[season::seasons]
+        n = len(row)
+        score += sum((b > a) - (b < a) for i, a in enumerate(row) for b in row[i + 1 :])
+        ties = [row.count(value) for value in set(row)]
+        variance += (n * (n - 1) * (2 * n + 5) - sum(t * (t - 1) * (2 * t + 5) for t in ties)) / 18
+    if score == 0 or variance == 0:
+        return 1.0
+    return math.erfc((abs(score) - 1) / math.sqrt(2 * variance))
 
 
 def ratio(a: Summary, b: Summary) -> Ratio:

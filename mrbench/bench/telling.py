@@ -1,11 +1,15 @@
 """A benchmark record in words: mean, spread, range and a last line that compares, as hyperfine tells it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 from mrbench.bench.largest_batch import Search
+from mrbench.bench.matrix import Case, alike, label
 from mrbench.bench.process import size_text
-from mrbench.bench.record import Measurement, Plan, Record
-from mrbench.bench.statistics import ratio
+from mrbench.bench.record import Measurement, Plan, Record, Split, Work
+from mrbench.bench.statistics import Latency, Ratio, ratio
+from mrbench.bench.telemetry import Telemetry
 
 UNIT = "images/s"
 
@@ -13,20 +17,20 @@ UNIT = "images/s"
 def heading(record: Record) -> str:
     """What was measured, on what."""
     plan, device, hardware = record.plan, record.device, record.provenance["hardware"]
-    height, width = plan.image_size
-    inputs = f"{height}x{width}, {plan.instances} instances an image"
+    sizes = dict.fromkeys("x".join(map(str, case.image_size)) for case in plan.cases if case.image_size)
+    inputs = f"{', '.join(sizes)}{', ' if sizes else ''}{plan.instances} instances an image"
     if plan.inputs == "data":
         inputs = "pictures of the data set"
     name = (
         device.get("name") or f"{hardware['cpu']} ({device['threads']} thread{'s' if device['threads'] > 1 else ''})"
     )
     packages = record.provenance["packages"]
-    return f"{plan.model} on {name}, torch {packages.get('torch', '?')}; {inputs}"
+    return f"{', '.join(plan.configs)} on {name}, torch {packages.get('torch', '?')}; {inputs}"
 
 
-def measurement_text(row: Measurement) -> str:
-    """One row as a small block of lines."""
-    lines = [row.label]
+def measurement_text(row: Measurement, title: str = "") -> str:
+    """One row as a small block of lines, under its label or another title."""
+    lines = [title or row.label]
     if row.state != "measured":
         lines.append(f"  {STATES[row.state]}: {row.note}")
         return "\n".join(lines)
@@ -34,14 +38,24 @@ def measurement_text(row: Measurement) -> str:
     assert rate is not None
     assert step is not None
     assert warmup is not None
-    if rate.std is None or rate.interval is None:
+    if rate.std is None:
         lines.append(f"  {UNIT}:  {number(rate.mean)}    (one block: no spread)")
     else:
-        interval = " … ".join(number(bound) for bound in rate.interval)
-        lines.append(f"  {UNIT} (mean ± σ):   {number(rate.mean)} ± {number(rate.std)}    95 % interval {interval}")
+        interval = ""
+        if rate.interval is not None:
+            interval = f"    95 % interval {' … '.join(number(bound) for bound in rate.interval)}"
+        lines.append(f"  {UNIT} (mean ± σ):   {number(rate.mean)} ± {number(rate.std)}{interval}")
         blocks = f"{rate.count} blocks of {row.steps_per_block} steps, after {warmup.steps} of warm-up"
         lines.append(f"  Range (min … max):     {number(rate.low)} … {number(rate.high)}    {blocks}")
     lines.append(f"  Step (median):         {1000 * step.median:.4g} ms")
+    if row.latency:
+        lines.append(f"  Latency:               {_latency(row.latency)}")
+    if row.split:
+        lines.append(f"  Of a step:             {_parts(row.split)}")
+    if row.work:
+        lines.append(f"  Work:                  {_work(row.work)}")
+    if row.telemetry and (seen := _telemetry(row.telemetry)):
+        lines.append(f"  Device:                {seen}")
     if row.peak_memory:
         told = ", ".join(f"{size_text(size)} {kind}" for kind, size in row.peak_memory.items())
         lines.append(f"  Peak memory:           {told}")
@@ -49,6 +63,41 @@ def measurement_text(row: Measurement) -> str:
         lines.append(f"  An image has:          {', '.join(_facts(row))}")
     lines += [f"  Warning: {warning}" for warning in row.warnings]
     return "\n".join(lines)
+
+
+def _latency(found: Latency) -> str:
+    told = {"50": found.p50, "90": found.p90, "99": found.p99}
+    words = [f"{name} % within {1000 * value:.4g} ms" for name, value in told.items() if value is not None]
+    few = [name for name, value in told.items() if value is None]
+    lacking = f"; too few for {' and '.join(few)} %" if few else ""
+    return f"{', '.join(words)} ({found.steps} steps{lacking})"
+
+
+def _parts(split: Split) -> str:
+    """The parts' shares, the largest first."""
+    shares = [(value / split.step_seconds, name.replace("_", " ")) for name, value in split.parts.items()]
+    return ", ".join(f"{name} {100 * share:.0f} %" for share, name in sorted(shares, reverse=True) if share >= 0.005)
+
+
+def _work(work: Work) -> str:
+    gigas = (work.flops_per_image, work.flops_per_second, work.peak_flops_per_second, work.peak_copy_bytes_per_second)
+    image, rate, peak, copied = (number(value / 1e9) for value in gigas)
+    return (
+        f"{image} GFLOP an image, {rate} GFLOP/s: {100 * work.fraction:.0f} % of a matrix product's {peak} "
+        f"(copying {copied} GB/s)"
+    )
+
+
+def _telemetry(seen: Telemetry) -> str:
+    words = []
+    if seen.clock:
+        low, middle, high = (f"{value:.0f}" for value in seen.clock)
+        of = f" of {seen.highest_clock:.0f}" if seen.highest_clock else ""
+        words.append(f"{middle} MHz ({low} … {high}{of})")
+    words += [f"{seen.temperature:.0f} °C"] if seen.temperature is not None else []
+    words += [f"{seen.power:.0f} W"] if seen.power is not None else []
+    words += [f"{number(seen.joules_per_image)} J an image"] if seen.joules_per_image is not None else []
+    return ", ".join(words)
 
 
 STATES = {
@@ -73,7 +122,7 @@ def _facts(row: Measurement) -> Iterator[str]:
 
 def search_text(search: Search, plan: Plan) -> str:
     """One line: the answer, what it was bounded by, and how it was found."""
-    name = f"Largest batch, {search.mode} {search.precision}:"
+    name = f"Largest batch, {search.case.mode} {search.case.precision}:"
     if search.note:
         return f"{name} not found: {search.note}"
     if search.largest is None:
@@ -88,15 +137,58 @@ def search_text(search: Search, plan: Plan) -> str:
 
 
 def comparison_lines(rows: list[Measurement]) -> list[str]:
-    """For each mode and batch size, every later precision against the first, the faster one named first."""
+    """Every row against the first of those that differ from it in one thing only, the faster one named first; and
+    what more devices are worth."""
     lines = []
     done = [row for row in rows if row.images_per_second is not None]
-    for mode, batch in dict.fromkeys((row.mode, row.batch) for row in done):
-        group = [row for row in done if (row.mode, row.batch) == (mode, batch)]
-        for other in group[1:]:
-            fast, slow = sorted((group[0], other), key=_rate, reverse=True)
-            lines.append(f"{mode}, batch {batch}: {_compared(fast, slow)}")
-    return lines
+    for axis, name in AXES.items():
+        for other in done:
+            first = next(row for row in done if alike(row.case, other.case, axis))
+            if first is other:
+                continue
+            fast, slow = sorted((first, other), key=_rate, reverse=True)
+            same = label(replace(other.case, **SHARED[axis]), [row.case for row in done])
+            lines.append(f"{same}: {name(fast.case)} {_compared(fast, slow)} {name(slow.case)}")
+    return lines + [_scaling(row, done) for row in done if row.case.devices > 1 and _alone(row, done)]
+
+
+AXES: dict[str, Callable[[Case], str]] = {
+    "precision": lambda case: str(case.precision),
+    "model": lambda case: case.model,
+    "channels_last": lambda case: "channels-last" if case.channels_last else "channels-first",
+    "compile": lambda case: "compiled" if case.compile else "uncompiled",
+}
+# What the rows' common label leaves out.
+SHARED: dict[str, dict[str, Any]] = {
+    "precision": {"precision": None},
+    "model": {"model": ""},
+    "channels_last": {"channels_last": False},
+    "compile": {"compile": False},
+}
+
+
+def _alone(row: Measurement, done: list[Measurement]) -> Measurement | None:
+    """The same on one device."""
+    return next((r for r in done if r.case.devices == 1 and alike(r.case, row.case, "devices")), None)
+
+
+def _scaling(row: Measurement, done: list[Measurement]) -> str:
+    one = _alone(row, done)
+    assert one is not None
+    times = efficiency(row, one)
+    error = "" if times.error is None else f" ± {100 * times.error:.0f}"
+    title = label(replace(row.case, devices=1), [r.case for r in done])
+    return f"{title}: {row.case.devices} devices work at {100 * times.value:.0f}{error} % of as many times one"
+
+
+def efficiency(several: Measurement, one: Measurement) -> Ratio:
+    """Images a second of N devices over N times those of one: 1 where nothing is lost. The images a device are the
+    same, so the batch grows with the devices (weak scaling)."""
+    assert several.images_per_second is not None
+    assert one.images_per_second is not None
+    times = ratio(several.images_per_second, one.images_per_second)
+    count = several.case.devices
+    return Ratio(times.value / count, None if times.error is None else times.error / count)
 
 
 def _rate(row: Measurement) -> float:
@@ -109,7 +201,7 @@ def _compared(fast: Measurement, slow: Measurement) -> str:
     assert slow.images_per_second is not None
     times = ratio(fast.images_per_second, slow.images_per_second)
     error = "" if times.error is None else f" ± {times.error:.2f}"
-    return f"{fast.precision} is {times.value:.2f}{error} times as fast as {slow.precision}"
+    return f"is {times.value:.2f}{error} times as fast as"
 
 
 def number(value: float) -> str:

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 def gpu_bench_command(
     overrides: Overrides = None,
-    mode: Annotated[str, typer.Option("--mode", help="train, infer, or both with a comma.")] = "train,infer",
+    mode: Annotated[
+        str, typer.Option("--mode", help="train, infer, data, end-to-end, eval, or several with commas.")
+    ] = "train,infer",
     precision: Annotated[
         str | None,
         typer.Option(
@@ -29,13 +31,42 @@ def gpu_bench_command(
     ] = None,
     batch: Annotated[
         str | None,
-        typer.Option("--batch", help="Images a step, or several with commas.  [default: train 2, infer 1]"),
+        typer.Option(
+            "--batch",
+            help="Images a step and device, or several with commas.  "
+            "[default: training and loading 2, infer 1 and on a GPU 8, eval 25]",
+        ),
     ] = None,
     image_size: Annotated[
         str | None,
-        typer.Option("--image-size", help="Height x width in pixels, as 800x1333.  [default: the recipe's]"),
+        typer.Option(
+            "--image-size",
+            help="Height x width in pixels, as 800x1333, or several with commas.  [default: the recipe's]",
+        ),
+    ] = None,
+    channels_last: Annotated[
+        str | None,
+        typer.Option("--channels-last", help="off, on, or off,on.  [default: runtime.channels_last]"),
+    ] = None,
+    compiled: Annotated[
+        str | None, typer.Option("--compile", help="off, on, or off,on.  [default: runtime.compile]")
+    ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            "--devices",
+            help="GPUs, or processes on a CPU, as 1,2,4: shows how well they scale.  [default: 1]",
+        ),
     ] = None,
     instances: Annotated[int, typer.Option("--instances", min=0, help="Objects in a synthetic picture.")] = 7,
+    positives: Annotated[
+        int | None,
+        typer.Option(
+            "--positives",
+            min=0,
+            help="Positive RoIs an image where weights are random.  [default: half of those there is room for]",
+        ),
+    ] = None,
     inputs: Annotated[
         str, typer.Option("--inputs", help="synthetic, or data: the first pictures of the data set.")
     ] = "synthetic",
@@ -54,10 +85,11 @@ def gpu_bench_command(
     root: Root = None,
     config_dir: ConfigDir = None,
 ) -> None:
-    """Measure images per second, peak memory and the largest batch.
+    """Measure images per second, latency, peak memory and the largest batch.
 
-    Training steps and detection are timed in fresh processes, after a warm-up that ends when step times are
-    stable, in blocks that give a spread. Without a GPU it takes the small model, and the memory limit as the wall.
+    Training steps, detection, the loader, both together, or the metrics are timed in fresh processes, after a warm-up
+    that ends when step times are stable, in blocks that give a spread. Without a GPU it takes the small model, and
+    the memory limit as the wall. Overrides with several values, as model=a,b, measure each.
 
     An interrupted benchmark goes on where it stopped when the same command is given again.
 
@@ -68,14 +100,20 @@ def gpu_bench_command(
     from mrbench.bench.telling import comparison_lines, heading
     from mrbench.runs.provenance import collect
 
+    fixed, arms = _arms(overrides or [])
     plan, device = make_plan(
-        overrides or [],
+        fixed,
         config_dir,
+        arms=arms,
         mode=mode,
         precision=precision,
         batch=batch,
         size=image_size,
+        channels_last=channels_last,
+        compiled=compiled,
+        devices=devices,
         instances=instances,
+        positives=positives,
         inputs=inputs,
         repeats=repeats,
         largest_batch=largest_batch,
@@ -96,10 +134,25 @@ def gpu_bench_command(
     _judge(record)
 
 
+def _arms(overrides: list[str]) -> tuple[list[str], dict[str, list[str]] | None]:
+    """What all rows share, and what each combination of swept overrides adds to it, by its name."""
+    from mrbench.study.grid import grid_study
+
+    study = grid_study(overrides)
+    if len(study.seeds) > 1:
+        raise UserError(
+            "A benchmark has one seed", "Its spread is over blocks; for runs give several to mrbench sweep."
+        )
+    if len(study.arms) == 1:
+        return overrides, None
+    return [*study.base, f"seed={study.seeds[0]}"], {arm.name: list(arm.overrides) for arm in study.arms}
+
+
 def _judge(record: "Record") -> None:
     """Exit code 1 when something failed, a message when not one figure came out."""
     problems = [row.note for row in record.measurements if row.state == "failed"]
-    problems += [s.note for s in record.searches if s.note and not record.device["refusals"][s.precision]]
+    refusals = record.device["refusals"]
+    problems += [s.note for s in record.searches if s.note and not refusals[s.case.precision]]
     if problems:
         raise typer.Exit(1)
     if not any(row.state == "measured" for row in record.measurements):
@@ -132,9 +185,10 @@ class _Watcher:
         self.progress.reset(self.task, description=what)
 
     def measured(self, row: "Measurement") -> None:
+        from mrbench.bench.matrix import label
         from mrbench.bench.telling import measurement_text
 
-        self._print(measurement_text(row) + "\n")
+        self._print(measurement_text(row, label(row.case, self.plan.cases)) + "\n")
 
     def searched(self, search: "Search") -> None:
         from mrbench.bench.telling import search_text

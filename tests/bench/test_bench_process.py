@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mrbench.bench.largest_batch import Search, Try, find_largest
+from mrbench.bench.matrix import Case
 from mrbench.bench.process import available_memory, peak_resident, run_fresh, size_text
 
 MIB = 1 << 20
@@ -140,7 +141,9 @@ def test_a_search_by_processes_that_the_limit_kills_finds_the_same_twice() -> No
         return Try(batch, "fits" if ending.kind == "done" else ending.kind, ending.why)
 
     before = children()
-    searches = [find_largest(Search("train", "fp32"), attempt, lambda: None) for _ in range(2)]
+    searches = [
+        find_largest(Search(Case("train", "small", "fp32", 0, [64, 64])), attempt, lambda: None) for _ in range(2)
+    ]
     assert [search.largest for search in searches] == [5, 5]
     assert all("passed the limit" in t.why for t in searches[0].tries if t.ended == "memory")
     assert children() <= before

@@ -1,6 +1,7 @@
 """A record on disk, what is said about it, and what is held against it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from mrbench.bench import record as records
 from mrbench.bench.largest_batch import Search, Try
+from mrbench.bench.matrix import Case
 from mrbench.bench.plan import default_path
 from mrbench.bench.record import Measurement, Plan, Record, measured
 from mrbench.bench.session import suspicions
@@ -18,16 +20,17 @@ PROVENANCE = {"hardware": {"cpu": "A processor"}, "packages": {"torch": "2.15.0"
 DEVICE = {"type": "cpu", "threads": 1, "refusals": {"fp32": None, "tf32": "not on a CPU"}}
 
 
+def case(precision: str = "fp32", **changes: Any) -> Case:
+    return replace(Case("train", "small", precision, 2, [128, 128]), **changes)
+
+
 def plan(**changes: Any) -> Plan:
     values: dict[str, Any] = {
-        "config": "seed: 0\n",
-        "model": "small",
+        "configs": {"small": "seed: 0\n"},
         "device": "cpu",
-        "modes": ["train"],
-        "precisions": ["fp32", "bf16"],
-        "batches": {"train": [2]},
-        "image_size": [128, 128],
+        "cases": [case("fp32"), case("bf16")],
         "instances": 7,
+        "positives": None,
         "inputs": "synthetic",
         "repeats": 4,
         "largest_batch": True,
@@ -46,16 +49,18 @@ def row(precision: str, seconds: list[float], **changes: Any) -> Measurement:
         "facts": {"instances_per_image": 7.0, "loss_is_finite": True},
         "settings": {"compile": False},
         "others_cpu": 0.02,
+        "latency": [],
+        "split": None,
+        "work": None,
+        "telemetry": {"source": None},
     }
-    return measured("train", precision, 2, {**answer, **changes})
+    return measured(case(precision), {**answer, **changes})
 
 
 def whole() -> Record:
     record = Record(plan(), "2026-01-01T00:00:00+00:00", DEVICE, PROVENANCE)
-    record.measurements = [row("fp32", [1.0, 1.02, 0.98]), Measurement("train", "tf32", 2, "unsupported", "no")]
-    record.searches = [
-        Search("train", "fp32", [Try(1, "fits", "", 5, 0.1), Try(2, "memory", "too much")], 1, "memory")
-    ]
+    record.measurements = [row("fp32", [1.0, 1.02, 0.98]), Measurement(case("tf32"), "unsupported", "no")]
+    record.searches = [Search(case(batch=0), [Try(1, "fits", "", 5, 0.1), Try(2, "memory", "too much")], 1, "memory")]
     return record
 
 
@@ -95,7 +100,7 @@ def test_rates_are_worked_out_of_blocks() -> None:
 
 def test_the_comparison_names_the_faster_first_with_its_error() -> None:
     # 20, 10, 15 -> 15 +- 5 (1/3); 40, 20, 30 -> 30 +- 10 (1/3): 2 +- 2 * sqrt(2) / 3
-    rows = [row("fp32", [1.0, 2.0, 4 / 3]), row("bf16", [0.5, 1.0, 2 / 3]), Measurement("train", "fp16", 2, "memory")]
+    rows = [row("fp32", [1.0, 2.0, 4 / 3]), row("bf16", [0.5, 1.0, 2 / 3]), Measurement(case("fp16"), "memory")]
     assert comparison_lines(rows) == ["train, batch 2: bf16 is 2.00 ± 0.94 times as fast as fp32"]
     assert comparison_lines(rows[::-1]) == comparison_lines(rows)
 
@@ -128,7 +133,7 @@ def test_the_terminal_has_mean_spread_range_repeats_and_memory() -> None:
 
 def test_a_row_without_a_figure_says_why() -> None:
     assert "not on this device: needs a GPU" in measurement_text(
-        Measurement("train", "tf32", 2, "unsupported", "needs a GPU")
+        Measurement(case("tf32"), "unsupported", "needs a GPU")
     )
 
 
@@ -136,12 +141,12 @@ def test_a_row_without_a_figure_says_why() -> None:
     "search, words",
     [
         (
-            Search("train", "fp32", [Try(1, "fits"), Try(2, "memory")], 1, "memory"),
+            Search(case(batch=0), [Try(1, "fits"), Try(2, "memory")], 1, "memory"),
             "1  (memory: 2.00 GiB, 5 % kept free; 2 tries",
         ),
-        (Search("train", "fp32", [Try(1, "memory", "too much")], 0, "memory"), "not even one image fits"),
-        (Search("train", "fp32", [Try(1, "fits"), Try(2, "time")], 1, "time"), "took too long"),
-        (Search("train", "fp32", note="a bug"), "not found: a bug"),
+        (Search(case(batch=0), [Try(1, "memory", "too much")], 0, "memory"), "not even one image fits"),
+        (Search(case(batch=0), [Try(1, "fits"), Try(2, "time")], 1, "time"), "took too long"),
+        (Search(case(batch=0), note="a bug"), "not found: a bug"),
     ],
 )
 def test_the_answer_of_a_search_in_words(search: Search, words: str) -> None:

@@ -2,9 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 
-from mrbench.bench.statistics import Summary, ratio, summarise
+from mrbench.bench.statistics import Summary, latency, percentile, ratio, summarise, trend_probability
 
 
 def test_summary_of_five_values_worked_by_hand() -> None:
@@ -23,9 +24,51 @@ def test_one_value_has_no_spread() -> None:
     assert (summary.mean, summary.std, summary.interval, summary.spread) == (3.0, None, None, None)
 
 
+def test_two_values_are_too_few_for_an_interval() -> None:
+    assert summarise([3.0, 5.0]).interval is None
+    assert summarise([3.0, 5.0]).std == pytest.approx(math.sqrt(2))
+
+
+def test_an_interval_of_what_cannot_be_negative_begins_at_zero() -> None:
+    # mean 4, s 5.196; t with 2 degrees of freedom 4.303: 4 +- 12.9
+    interval = summarise([1.0, 1.0, 10.0]).interval
+    assert interval == pytest.approx([0.0, 4 + 4.3027 * math.sqrt(27) / math.sqrt(3)], rel=1e-4)
+
+
+def test_percentiles_are_numpy_s_and_are_left_out_where_no_value_lies_above() -> None:
+    values = np.random.default_rng(0).lognormal(size=250)
+    found = latency(values.tolist())
+    assert (found.p50, found.p90, found.p99) == pytest.approx(tuple(np.percentile(values, [50, 90, 99])))
+    assert percentile(values[:99].tolist(), 99) is None
+    assert percentile(values[:100].tolist(), 99) is not None
+    few = latency([1.0, 2.0])
+    assert (few.p50, few.p90, few.p99) == (1.5, None, None)
+
+
+def test_the_trend_test_is_mann_and_kendall_s() -> None:
+    # Kendall's exact tau test of 1..10 has p 5.5e-7; the normal approximation (S 45, variance 125) 8.3e-5.
+    assert trend_probability(list(range(10)), 1) == pytest.approx(8.303e-5, rel=1e-3)
+    # With a tie of two and of three: S = 8; variance (5 * 4 * 15 - 2 * 1 * 9 - 3 * 2 * 11) / 18 = 12: z = 5 / sqrt(12)
+    assert trend_probability([1, 1, 2, 2, 2], 1) == pytest.approx(math.erfc(5 / math.sqrt(24)), rel=1e-9)
+    assert trend_probability([2.0] * 9, 3) == 1.0
+
+
+def test_the_trend_test_compares_like_with_like() -> None:
+    # Two seasons, each 1, 2, 3 on its own level: S 3 + 3, variance 2 * 66 / 18
+    assert trend_probability([1, 101, 2, 102, 3, 103], 2) == pytest.approx(math.erfc(5 / math.sqrt(2 * 132 / 18)))
+    assert trend_probability([1, 101, 1, 101, 1, 101], 2) == 1.0
+
+
+def test_the_trend_test_rejects_noise_as_often_as_it_says() -> None:
+    random = np.random.default_rng(1)
+    rejected = [trend_probability(random.normal(size=12).tolist(), 4) <= 0.2 for _ in range(2000)]
+    assert 0.1 <= np.mean(rejected) <= 0.22  # discrete, so at most as often
+
+
 def test_a_straggler_is_an_outlier_and_even_values_are_not() -> None:
     assert summarise([1.0, 1.01, 0.99, 1.02, 5.0, 0.98]).outliers == [4]
     assert summarise([1.0] * 6).outliers == []
+    assert summarise([1.0, 1.001, 1.5, 1.0005]).outliers == []  # four are too few to tell
 
 
 def of(mean: float, std: float | None) -> Summary:

@@ -77,7 +77,7 @@ def test_a_killed_benchmark_goes_on_with_what_it_lacks(tmp_path: Path, monkeypat
 
     def fresh(task: dict[str, Any], *_: object) -> Ending:
         if task["what"] == "try":
-            batch = task["workload"]["batch"]
+            batch = task["workload"]["case"]["batch"]
             if next(answers) == 2:
                 raise KeyboardInterrupt
             return Ending("done" if batch <= 5 else "memory", "", 0.1, peak_memory=batch)
@@ -89,6 +89,10 @@ def test_a_killed_benchmark_goes_on_with_what_it_lacks(tmp_path: Path, monkeypat
             "facts": {},
             "settings": {},
             "others_cpu": None,
+            "latency": [],
+            "split": None,
+            "work": None,
+            "telemetry": {"source": None},
         }
         return Ending("done", "", 1.0, answer)
 
@@ -109,7 +113,7 @@ def test_a_killed_benchmark_goes_on_with_what_it_lacks(tmp_path: Path, monkeypat
     assert record.state == "completed"
     assert record.started == killed.started
     assert record.measurements == killed.measurements
-    assert [(s.precision, s.largest, s.note) for s in record.searches] == [
+    assert [(s.case.precision, s.largest, s.note) for s in record.searches] == [
         ("fp32", 5, ""),
         ("bf16", 5, ""),
         ("tf32", None, "needs a GPU"),
@@ -125,7 +129,7 @@ def test_detection_is_timed_on_the_stated_number_of_detections(tmp_path: Path) -
     out = tmp_path / "record.json"
     run("--mode", "infer", "--repeats", "1", "--image-size", "64x64", "--out", str(out))
     [row] = records.read(out).measurements
-    assert row.batch == 1
+    assert row.case.batch == 1
     assert row.facts["detections_per_image"] > 5
     assert "pasting" in row.settings["not_included"]
 
@@ -145,13 +149,14 @@ def test_a_gpu_that_is_not_there_is_one_message() -> None:
 @linux
 def test_the_largest_batch_under_a_limit_agrees_with_trying_each(tmp_path: Path) -> None:
     plan, device = make_plan(TINY, mode="train", size="256x256")
-    peaks = [try_batch(plan, device, "train", "fp32", batch).peak_memory for batch in (2, 3)]
+    [case] = plan.cases
+    peaks = [try_batch(plan, device, dataclasses.replace(case, batch=batch)).peak_memory for batch in (2, 3)]
     assert peaks[0] is not None
     assert peaks[1] is not None
     limit = int(sum(peaks) / 2 / (1 - plan.headroom))
     plan = dataclasses.replace(plan, memory_limit=limit)
-    search = Search("train", "fp32", [Try(1, "fits")])
-    find_largest(search, lambda batch: try_batch(plan, device, "train", "fp32", batch), lambda: None)
+    search = Search(case, [Try(1, "fits")])
+    find_largest(search, lambda batch: try_batch(plan, device, dataclasses.replace(case, batch=batch)), lambda: None)
     assert (search.largest, search.bound) == (2, "memory")
 
 

@@ -5,6 +5,9 @@ import math
 import pytest
 
 from mrbench.bench.largest_batch import MOST, Search, Try, find_largest, next_batch
+from mrbench.bench.matrix import Case
+
+CASE = Case("train", "small", "fp32", 0, [64, 64])
 
 
 class Machine:
@@ -21,7 +24,7 @@ class Machine:
 @pytest.mark.parametrize("limit", [0, 1, 2, 3, 7, 8, 9, 37, 100, 1023, 1024, 5000])
 def test_the_answer_is_exact_and_takes_few_tries(limit: int) -> None:
     machine = Machine(limit)
-    search = find_largest(Search("train", "fp32"), machine.attempt, lambda: None)
+    search = find_largest(Search(CASE), machine.attempt, lambda: None)
     assert (search.largest, search.bound) == (limit, "memory")
     assert len(machine.asked) <= 2 * math.log2(max(limit, 1)) + 2
     assert len(set(machine.asked)) == len(machine.asked)
@@ -30,8 +33,8 @@ def test_the_answer_is_exact_and_takes_few_tries(limit: int) -> None:
 @pytest.mark.parametrize("after", range(10))
 def test_a_killed_search_goes_on_from_what_it_remembers(after: int) -> None:
     whole = Machine(37)
-    find_largest(Search("train", "fp32"), whole.attempt, lambda: None)
-    search = Search("train", "fp32")
+    find_largest(Search(CASE), whole.attempt, lambda: None)
+    search = Search(CASE)
     first = Machine(37)
 
     def interrupted(batch: int) -> Try:
@@ -49,14 +52,14 @@ def test_a_killed_search_goes_on_from_what_it_remembers(after: int) -> None:
 
 def test_every_try_is_remembered_before_the_next() -> None:
     seen: list[int] = []
-    search = Search("infer", "bf16")
+    search = Search(CASE)
     find_largest(search, Machine(5).attempt, lambda: seen.append(len(search.tries)))
     # 1, 2, 4, 8, 6, 5; and once more with the answer
     assert seen == [1, 2, 3, 4, 5, 6, 6]
 
 
 def test_a_search_without_a_wall_ends_at_the_most() -> None:
-    search = find_largest(Search("train", "fp32"), Machine(10**9).attempt, lambda: None, most=100)
+    search = find_largest(Search(CASE), Machine(10**9).attempt, lambda: None, most=100)
     assert (search.largest, search.bound, [t.batch for t in search.tries]) == (
         100,
         "most",
@@ -66,11 +69,11 @@ def test_a_search_without_a_wall_ends_at_the_most() -> None:
 
 
 def test_what_is_too_slow_bounds_the_answer_and_says_so() -> None:
-    search = find_largest(Search("train", "fp32"), Machine(6, "time").attempt, lambda: None)
+    search = find_largest(Search(CASE), Machine(6, "time").attempt, lambda: None)
     assert (search.largest, search.bound) == (6, "time")
 
 
 def test_a_contradiction_is_settled_on_the_safe_side() -> None:
     tries = [Try(1, "fits"), Try(2, "fits"), Try(4, "memory"), Try(8, "fits"), Try(3, "memory")]
     assert next_batch(tries) is None
-    assert find_largest(Search("train", "fp32", tries), Machine(0).attempt, lambda: None).largest == 2
+    assert find_largest(Search(CASE, tries), Machine(0).attempt, lambda: None).largest == 2

@@ -1,6 +1,7 @@
 """gpu-bench on a GPU: memory, precisions, and a search that leaves nothing behind."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,15 @@ def test_all_precisions_give_figures_with_allocated_and_reserved_memory(tmp_path
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     record = records.read(out)
-    assert [row.state for row in record.measurements] == ["measured"] * 8
+    assert [row.state for row in record.measurements] == ["measured"] * 12
     for row in record.measurements:
         assert 0 < row.peak_memory["allocated"] <= row.peak_memory["reserved"]
-        assert row.settings["tf32"] == (row.precision == "tf32")
+        assert row.settings["tf32"] == row.settings["tf32_cudnn"] == (row.case.precision == "tf32")
+        assert row.settings["clock"] == "device events"
+        assert row.split is not None
+        assert sum(row.split.parts.values()) == pytest.approx(row.split.step_seconds)
+        assert row.work is not None
+        assert 0 < row.work.fraction < 1
         assert row.facts.get("loss_is_finite", True)
     assert record.device["name"] == torch.cuda.get_device_name(0)
 
@@ -40,10 +46,11 @@ def test_all_precisions_give_figures_with_allocated_and_reserved_memory(tmp_path
 def test_the_search_under_a_limit_is_repeatable_and_frees_the_gpu() -> None:
     plan, device = make_plan(SMALL, mode="train", size="512x512", memory_limit="2GiB")
     before = used_memory()
+    [case] = plan.cases[:1]
     found = []
     for _ in range(2):
-        search = Search("train", "fp32")
-        find_largest(search, lambda batch: try_batch(plan, device, "train", "fp32", batch), lambda: None)
+        search = Search(case)
+        find_largest(search, lambda batch: try_batch(plan, device, replace(case, batch=batch)), lambda: None)
         found.append((search.largest, search.bound))
     assert found[0] == found[1]
     assert found[0][1] == "memory"
@@ -55,5 +62,5 @@ def test_detection_of_the_paper_s_model_has_a_hundred_detections_an_image(tmp_pa
     out = tmp_path / "record.json"
     arguments = ["gpu-bench", "--mode", "infer", "--precision", "fp16", "--repeats", "2", "--out", str(out)]
     assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
-    [row] = records.read(out).measurements
+    row = records.read(out).measurements[0]
     assert 80 <= row.facts["detections_per_image"] <= 100
