@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test test-slurm lint bench clean
 
 help:
 	@echo "make demo    train and report a small ablation, under 10 minutes on 2 cores, into demo/"
 	@echo "make test    run the tests"
+	@echo "make test-slurm   run those on a real Slurm cluster, which it starts here (see docs/slurm.md)"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   measure speed (see docs/gpu-bench.md and docs/augmentation.md)"
 
@@ -24,6 +25,9 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+test-slurm: $(INSTALLED)
+	MRBENCH_TEST_SLURM=1 $(BIN)/python -m pytest tests/slurm $(PYTEST_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

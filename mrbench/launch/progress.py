@@ -1,12 +1,13 @@
 """What a run's record says of it at this moment, in the few values that a table shows."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mrbench.errors import UserError
 from mrbench.launch.executor import JobState
-from mrbench.launch.record import job_folder, output_file, stop_file
+from mrbench.launch.record import output_file, read_job, stop_file
 from mrbench.runs.lock import is_locked
 from mrbench.runs.record import Run, Status
 
@@ -125,7 +126,9 @@ def _living_state(run: Run, status: Status, job: JobState | None) -> str:
 
 def log_of(run: Run) -> Path | None:
     """What there is to read of a run: training's own log, else what its job printed."""
-    paths = (run.log_file, output_file(run.folder), *sorted(job_folder(run.folder).glob("*.out"), reverse=True))
+    job = read_job(run.folder)
+    clusters = [Path(os.path.normpath(run.folder / job.log))] if job and job.log else []
+    paths = (run.log_file, output_file(run.folder), *clusters)
     there = [path for path in paths if path.exists()]
     return next((path for path in there if path.stat().st_size), there[0] if there else None)
 

@@ -1,9 +1,10 @@
 """Runs on a Slurm cluster: job arrays through submitit; Slurm is asked about all of them in one call."""
 
+import io
 import os
 import shutil
 from collections.abc import Collection, Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
 
 import submitit
@@ -163,7 +164,7 @@ def _submit_array(jobs: Sequence[Job], folder: Path, parallel: int | None, after
     executor = submitit.SlurmExecutor(folder)
     executor.update_parameters(**slurm_parameters.of(jobs[0].config, parallel or len(jobs), after))
     try:
-        with executor.batch():
+        with redirect_stderr(io.StringIO()), executor.batch():  # the error has what submitit would print
             handles = [executor.submit(run_task, str(job.folder.resolve())) for job in jobs]
     except FailedJobError as error:
         raise slurm_commands.rejected(str(error)) from error

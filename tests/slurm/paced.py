@@ -1,0 +1,70 @@
+"""What jobs of the tests call instead of training: `slow` keeps a record as training does and sleeps; `train` trains,
+with a pause after each step, so that a minute's limit is reached by a small run; `stuck` waits to be stopped."""
+
+import os
+import time
+
+from mrbench.config.schema import RunConfig
+from mrbench.engine.signals import Preempted, StopSignal
+from mrbench.runs.files import write_json
+from mrbench.runs.lock import run_lock
+from mrbench.runs.record import Run, now
+
+PAUSE = 0.1
+
+
+def slow(run: Run, config: RunConfig) -> None:
+    """An iteration is PAUSE seconds long, and is entered in iterations.txt; a diary has starts and ends."""
+
+    def note(event: str) -> None:
+        with (run.folder / "diary.txt").open("a") as file:
+            file.write(f"{event} {time.time():.3f} {os.uname().nodename}\n")
+
+    with run_lock(run), StopSignal() as stop:
+        before = run.status()
+        run.update(
+            state="running",
+            attempt=before.attempt + 1,
+            started=before.started or now(),
+            ended=None,
+            host=os.uname().nodename,
+            pid=os.getpid(),
+            error=None,
+        )
+        note("start")
+        for iteration in range(before.iteration, config.schedule.iterations):
+            time.sleep(PAUSE)
+            with (run.folder / "iterations.txt").open("a") as file:
+                file.write(f"{iteration}\n")
+            run.update(iteration=iteration + 1)
+            if stop.received is not None:
+                run.update(state="preempted", ended=now())
+                note("preempted")
+                raise Preempted(stop.received, iteration + 1)
+        write_json(run.evaluation_file, {"metrics": {"box/AP": 40.0 + config.seed}, "notes": [], "images": 0})
+        run.update(state="completed", ended=now())
+        note("completed")
+
+
+def train(run: Run, config: RunConfig) -> None:
+    from mrbench.engine.loop import Loop
+    from mrbench.engine.train import train as carry_out
+
+    after_step = Loop._after_step
+
+    def pausing(self, *arguments):  # type: ignore[no-untyped-def]
+        time.sleep(PAUSE)
+        after_step(self, *arguments)
+
+    Loop._after_step = pausing  # type: ignore[method-assign]
+    carry_out(run, config)
+
+
+def stuck(run: Run, config: RunConfig) -> None:
+    """Never gets anywhere."""
+    with run_lock(run), StopSignal() as stop:
+        run.update(state="running", attempt=run.status().attempt + 1, error=None)
+        while stop.received is None:
+            time.sleep(PAUSE)
+        run.update(state="preempted", ended=now())
+        raise Preempted(stop.received, 0)
