@@ -144,6 +144,7 @@ def test_studies_without_results_make_a_page(make_study: Callable[..., Path], tm
 def test_charts_are_files_that_other_programs_read(report: Report, tmp_path: Path) -> None:
     written = write.draw(report, tmp_path)
     names = ["accuracy", "differences", "curve-loss", "curve-box-AP", "curve-mask-AP"]
+    names += ["thresholds-box", "thresholds-mask"]
     assert [path.name for path in written] == [f"{name}{suffix}" for name in names for suffix in (".svg", ".png")]
     for path in written:
         if path.suffix == ".svg":
