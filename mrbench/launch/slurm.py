@@ -3,8 +3,9 @@
 import io
 import os
 import shutil
-from collections.abc import Collection, Sequence
-from contextlib import redirect_stderr, suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import submitit
@@ -19,6 +20,7 @@ from mrbench.launch.slurm_task import run_task
 from mrbench.runs.files import cannot_write
 from mrbench.runs.record import Run
 
+SUBMITTING = 60.0  # seconds that sbatch may take
 GONE = ("BOOT_FAIL", "CANCELLED", "DEADLINE", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT", "FAILED")
 
 
@@ -38,19 +40,17 @@ class SlurmExecutor(Executor):
         if not jobs:
             return
         slurm_commands.require("sbatch", "srun", "squeue", "scontrol", "scancel")
-        largest = slurm_commands.largest_array()
-        groups: dict[tuple[object, ...], list[Job]] = {}
-        for job in jobs:
-            groups.setdefault(slurm_parameters.key(job.config), []).append(job)
+        cluster = slurm_commands.cluster()
+        if not cluster.accounting:
+            self._note(NO_ACCOUNTING)
         name = begin(self.root, "slurm", self.entry, jobs, limits)
         folder = submission_folder(self.root, name)
         submitted: list[str] = []
         try:
-            for group in groups.values():
-                for first in range(0, len(group), largest):
-                    # a cap on how many go on at once is one array's own: the next one waits for it
-                    after = submitted[-1] if limits.parallel and submitted else None
-                    submitted.append(_submit_array(group[first : first + largest], folder, limits.parallel, after))
+            for array in _arrays(jobs, cluster.largest_array):
+                # a cap on how many go on at once is one array's own: the next one waits for it
+                after = submitted[-1] if limits.parallel and submitted else None
+                submitted.append(_submit_array(array, folder, limits.parallel, after))
         except (UserError, OSError) as error:
             if submitted:
                 slurm_commands.scancel(submitted)
@@ -70,7 +70,7 @@ class SlurmExecutor(Executor):
         except SlurmError as error:
             self._note(f"Slurm does not answer: {error}")
             return dict.fromkeys(records, JobState.UNKNOWN)
-        found = {r: _state(lives.get(record.job_id or "")) for r, record in records.items()}
+        found = {r: _state(lives.get(record.job_id or ""), record) for r, record in records.items()}
         self._ask_for_ends({r: records[r] for r, state in found.items() if state is JobState.ENDED}, lives)
         held = sum(state == "PENDING" and "Held" in reason for state, reason in lives.values())
         never = sorted({reason for state, reason in lives.values() if state == "PENDING" and reason in NEVER})
@@ -89,6 +89,7 @@ class SlurmExecutor(Executor):
         self._asked.forget()
 
     def kill(self, run_ids: Collection[str]) -> None:
+        self.cancel(run_ids)
         slurm_commands.scancel([r.job_id for r in self._records(run_ids).values() if r.job_id])
         self._asked.forget()
 
@@ -122,17 +123,18 @@ class SlurmExecutor(Executor):
         if unknown := left.keys() - known.keys():
             try:
                 known |= slurm_commands.sacct(unknown)
-            except SlurmError as error:
-                self._note(
-                    f"Slurm's accounting is off ({error}): squeue and the runs' own records have to do, which do not "
-                    "say how Slurm ended a job some minutes ago."
-                )
+            except SlurmError:
+                self._note(NO_ACCOUNTING)
         for job, run_id in left.items():
             self._ends[job] = known.get(job, "")
             if self._ends[job].startswith(GONE):
                 self._note(f"Slurm ended job {job} ({run_id}): {self._ends[job]}")
 
 
+NO_ACCOUNTING = (
+    "Slurm's accounting is off: squeue and the runs' own records have to do, and how Slurm ended a job is known only "
+    "for some minutes."
+)
 NEVER = {
     "PartitionTimeLimit": "launcher.time is more than the partition allows",
     "PartitionNodeLimit": "launcher.nodes is more than the partition has",
@@ -151,7 +153,10 @@ def _has_ended(run: Run) -> bool:
         return True
 
 
-def _state(life: tuple[str, str] | None) -> JobState:
+def _state(life: tuple[str, str] | None, record: JobRecord) -> JobState:
+    if record.job_id is None:  # another process is about to submit it, or has died over it
+        age = datetime.now(UTC) - datetime.fromisoformat(record.submitted)
+        return JobState.UNKNOWN if age.total_seconds() < SUBMITTING else JobState.ENDED
     if life is None or life[0].startswith((*GONE, "COMPLETED", "REVOKED")):
         return JobState.ENDED
     if life[0] in ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"):
@@ -159,12 +164,37 @@ def _state(life: tuple[str, str] | None) -> JobState:
     return JobState.ACTIVE
 
 
+def _arrays(jobs: Sequence[Job], largest: int) -> Iterator[list[Job]]:
+    """Runs that ask for the same of a node, in arrays of at most `largest`."""
+    groups: dict[tuple[object, ...], list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(slurm_parameters.key(job.config), []).append(job)
+    for group in groups.values():
+        for first in range(0, len(group), largest):
+            yield group[first : first + largest]
+
+
+@contextmanager
+def _outside_of_jobs() -> Iterator[None]:
+    """What Slurm has set for a job that this process is part of must not reach the jobs that it submits."""
+    before = dict(os.environ)
+    if "SLURM_JOB_ID" in os.environ:
+        for name in before:
+            if name.startswith(("SLURM_", "SLURMD_", "SRUN_")) and name != "SLURM_CONF":
+                del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(before)
+
+
 def _submit_array(jobs: Sequence[Job], folder: Path, parallel: int | None, after: str | None) -> str:
     """Submits runs that ask for the same, and writes down their jobs; returns the array's id. Raises UserError."""
     executor = submitit.SlurmExecutor(folder)
     executor.update_parameters(**slurm_parameters.of(jobs[0].config, parallel or len(jobs), after))
     try:
-        with redirect_stderr(io.StringIO()), executor.batch():  # the error has what submitit would print
+        # the error has what submitit would print
+        with redirect_stderr(io.StringIO()), _outside_of_jobs(), executor.batch():
             handles = [executor.submit(run_task, str(job.folder.resolve())) for job in jobs]
     except FailedJobError as error:
         raise slurm_commands.rejected(str(error)) from error

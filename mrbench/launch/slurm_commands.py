@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 from mrbench.errors import UserError
 
@@ -37,15 +38,24 @@ def _call(*command: str) -> str:
     return done.stdout
 
 
-def largest_array() -> int:
-    """How many jobs an array of this cluster may have: MaxArraySize. Raises UserError where Slurm does not answer."""
+@dataclass(frozen=True)
+class Cluster:
+    """What a cluster's configuration says of it: the most jobs of an array, and whether ended jobs are on record."""
+
+    largest_array: int
+    accounting: bool
+
+
+def cluster() -> Cluster:
+    """Raises UserError where Slurm does not answer."""
     try:
-        found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _call("scontrol", "show", "config"), re.MULTILINE)
+        said = _call("scontrol", "show", "config")
     except SlurmError as error:
-        raise UserError(
-            f"Slurm does not answer: {error}", "Is this machine part of the cluster? Try sinfo."
-        ) from error
-    return max(1, int(found[1])) if found else 1
+        hint = "Is this machine part of the cluster? Try sinfo."
+        raise UserError(f"Slurm does not answer: {error}", hint) from error
+    found = dict(re.findall(r"^(MaxArraySize|AccountingStorageType)\s*=\s*(\S+)", said, re.MULTILINE))
+    storage = found.get("AccountingStorageType", "")
+    return Cluster(max(1, int(found.get("MaxArraySize", 1))), not storage.endswith(("/none", "(null)")))
 
 
 class Asked:

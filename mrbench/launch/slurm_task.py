@@ -33,15 +33,17 @@ def run_task(folder: str) -> None:
         return
     before = run.status().iteration
     update_job(run.folder, job_id=_job_id(), log=_log(run))
+    asked = False
     try:
         run_job(folder)
     except Preempted as error:
+        asked = True
         print(error, file=sys.stderr)
-    except SystemExit:  # asked to stop before training could listen
-        pass
+    except SystemExit:  # before training could listen
+        asked = True
     for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(signum, signal.SIG_IGN)
-    if run.status().state in ("pending", "preempted") and not stop_file(run.folder).exists():
+    if asked and run.status().state in ("pending", "preempted") and not stop_file(run.folder).exists():
         _queue_again(run, before)
 
 

@@ -8,7 +8,10 @@ import pytest
 from mrbench.config.compose import compose
 from mrbench.errors import UserError
 from mrbench.launch import slurm_commands, slurm_parameters
+from mrbench.launch.executor import Job, JobState, Limits
 from mrbench.launch.places import place
+from mrbench.launch.record import begin, update_job
+from mrbench.runs.record import open_run
 
 # as `squeue -o %L` prints what is left, and what its manual says of it: days-hours:minutes:seconds
 LEFT = {"59": 59, "9:58": 598, "1:00:00": 3600, "1-00:00:01": 86401, "UNLIMITED": None, "NOT_SET": None}
@@ -117,3 +120,19 @@ def test_a_rejection_is_sbatchs_own_words() -> None:
 
 def test_slurm_is_a_place(tmp_path: Path) -> None:
     assert place("slurm", tmp_path).states(["nothing"]) == {}
+
+
+def test_how_a_job_ended_is_asked_once_for_all_and_its_absence_is_said(tmp_path: Path, commands: Path) -> None:
+    asked = commands / "asked"
+    command(commands, "squeue", "true")
+    command(commands, "sacct", f"echo \"$@\" >> {asked}\necho 'Slurm accounting storage is disabled' >&2; exit 1")
+    executor = place("slurm", tmp_path)
+    runs = [open_run(tmp_path, compose(["launcher=slurm", f"seed={seed}"])) for seed in range(3)]
+    begin(tmp_path, "slurm", "x:y", [Job(run.folder, run.config()) for run in runs], Limits())
+    for place_in_array, run in enumerate(runs):
+        update_job(run.folder, job_id=f"12_{place_in_array}")
+    for _ in range(2):
+        assert set(executor.states([run.run_id for run in runs]).values()) == {JobState.ENDED}
+    assert asked.read_text().splitlines() == ["-X -n -P -o JobID,State -j 12"]
+    (note,) = executor.notes()
+    assert "accounting is off" in note

@@ -1,5 +1,5 @@
-"""What jobs of the tests call instead of training: `slow` keeps a record as training does and sleeps; `train` trains,
-with a pause after each step, so that a minute's limit is reached by a small run; `stuck` waits to be stopped."""
+"""What jobs of the tests call instead of training: `slow` keeps a record as training does and sleeps; `stuck` waits to
+be stopped; `train` trains, with pauses until its job is queued again, so that a small run reaches a limit."""
 
 import os
 import time
@@ -11,6 +11,7 @@ from mrbench.runs.lock import run_lock
 from mrbench.runs.record import Run, now
 
 PAUSE = 0.1
+TRAIN_PAUSE = 0.5
 
 
 def slow(run: Run, config: RunConfig) -> None:
@@ -53,10 +54,11 @@ def train(run: Run, config: RunConfig) -> None:
     after_step = Loop._after_step
 
     def pausing(self, *arguments):  # type: ignore[no-untyped-def]
-        time.sleep(PAUSE)
+        time.sleep(TRAIN_PAUSE)
         after_step(self, *arguments)
 
-    Loop._after_step = pausing  # type: ignore[method-assign]
+    if "SLURM_RESTART_COUNT" not in os.environ:
+        Loop._after_step = pausing  # type: ignore[method-assign]
     carry_out(run, config)
 
 

@@ -87,7 +87,7 @@ def several_nodes(cluster: Cluster, root: Path) -> Twice:
 
 def time_limit(cluster: Cluster, root: Path) -> Twice:
     study = named(
-        *TINY, "schedule.iterations=600", "seed=2", "launcher.time=1", "launcher.warning=15", "launcher.mem=1G", FREE
+        *TINY, "schedule.iterations=300", "seed=2", "launcher.time=2", "launcher.warning=15", "launcher.mem=1G", FREE
     )
     first = cluster.sweep(root, *study, job="train")
     return twice(cluster, root, first, study, "train")
@@ -109,7 +109,7 @@ def preemption(cluster: Cluster, root: Path) -> Twice:
 
 
 def scancelled(cluster: Cluster, root: Path) -> Twice:
-    study = named("seed=0,1", "schedule.iterations=60", LONG, FREE)
+    study = named("seed=0,1", "schedule.iterations=100", LONG, FREE)
     sweep = cluster.begin(root, *study)
     until(lambda: running(root), "the runs have begun")
     victim = list_runs(root)[0]
@@ -121,7 +121,7 @@ def scancelled(cluster: Cluster, root: Path) -> Twice:
 
 
 def killed_task(cluster: Cluster, root: Path) -> Twice:
-    study = named("seed=0,1", "schedule.iterations=60", LONG, FREE)
+    study = named("seed=0,1", "schedule.iterations=100", LONG, FREE)
     sweep = cluster.begin(root, *study)
     until(lambda: running(root), "the runs have begun")
     victim = list_runs(root)[0]
@@ -142,7 +142,7 @@ def killed_node(cluster: Cluster, root: Path) -> Twice:
 
 
 def cancelled(cluster: Cluster, root: Path) -> Twice:
-    study = named("seed=0,1,2", "schedule.iterations=80", LONG, FREE, "--parallel", "2")
+    study = named("seed=0,1,2", "schedule.iterations=300", LONG, FREE, "--parallel", "2")
     first = cluster.sweep(root, *study, "--no-wait")
     until(lambda: sum(len(iterations(run)) > 3 for run in list_runs(root)) == 2, "two runs have begun")
     cancel = cluster.sweep(root, "study", "--cancel")
@@ -271,7 +271,7 @@ def test_a_run_that_a_time_limit_cuts_short_goes_on_in_its_job_and_ends_bit_iden
     assert "0 submitted now" in found.second.out
     run = only_run(root)
     assert run.status().attempt >= 2, "it was cut short"
-    alone = open_run(tmp_path, compose([*TINY, "schedule.iterations=600", "seed=2", CPU]))
+    alone = open_run(tmp_path, compose([*TINY, "schedule.iterations=300", "seed=2", CPU]))
     train(alone, alone.config())
     assert losses(run) == losses(alone)
     assert run.evaluation()["metrics"] == alone.evaluation()["metrics"]  # type: ignore[index]
