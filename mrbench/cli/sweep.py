@@ -54,6 +54,20 @@ def sweep_command(
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="The same as --max-failures 1.", rich_help_panel=RUNNING)
     ] = False,
+    until_decided: Annotated[
+        bool,
+        typer.Option(
+            "--until-decided",
+            help="Add seeds to arms that are neither better nor worse by the first metric, up to --max-seeds.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = False,
+    max_seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="With --until-decided: most seeds an arm. Fixed once begun.", rich_help_panel=RUNNING
+        ),
+    ] = None,
     scale: Annotated[
         str | None,
         typer.Option(help="full or small, for studies that have both.", show_default="small", rich_help_panel=WHICH),
@@ -122,6 +136,8 @@ def sweep_command(
 
       mrbench sweep model.norm=gn,bn seed=0,1,2 --name norms --no-wait
 
+      mrbench sweep norm --until-decided --max-seeds 8
+
       mrbench sweep norms --status
 
       mrbench sweep norms --logs model.norm=gn --seed 0 --follow
@@ -170,6 +186,8 @@ def sweep_command(
             raise typer.Exit(code)
         return
 
+    from dataclasses import replace
+
     from mrbench.study.plan import make_plan
     from mrbench.study.record import write_study
     from mrbench.study.seeds import parse_seeds
@@ -178,6 +196,23 @@ def sweep_command(
     if on is not None:
         extra = (f"launcher={on}", *extra)
     plan = make_plan(study, extra, parse_seeds(seeds) if seeds else None, config_dir)
+    if until_decided or max_seeds is not None:
+        from mrbench.cli.sweep_until import check_options, sweep_until
+
+        others = {**asked, "--arm": arm is not None, "--seed": seed is not None, "--no-wait": not wait}
+        most = check_options(until_decided, max_seeds, {**others, "--json": as_json})
+
+        def start(plan: "Plan", until: dict[str, int]) -> int:
+            actions.check(folder, plan.unique(), limits)
+            record, notes = write_study(folder, plan, until)
+            for note in notes:
+                console.print(note, style="yellow", markup=False)
+            return _sweep(folder, record, plan.unique(), limits, wait, retry, as_json, console, root)
+
+        code = sweep_until(folder, replace(study, seeds=plan.study.seeds), extra, most, config_dir, start, console)
+        if code:
+            raise typer.Exit(code)
+        return
     if dry_run:
         _dry_run(folder, plan, as_json, console)
         return

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mrbench.report import detail, draws, images, planning, published, statistics
+from mrbench.report import detail, draws, images, planning, published, sequential, statistics
 from mrbench.report import prior as priors
 from mrbench.report.collect import Study
 from mrbench.report.detail import Detail
@@ -64,9 +64,23 @@ def build(study: Study, resamples: int = draws.RESAMPLES, prior: str = "auto", a
     return Report(study, answers, sampler.resamples, sampler.problem, known, aim, detail.build(study, sampler))
 
 
+def looks(study: Study, metric: str, sampler: images.Sampler, prior: Prior) -> sequential.Outcome | None:
+    """What the looks at a study that grew seed by seed have decided; None for one whose seeds were fixed."""
+    if study.until is None:
+        return None
+    return sequential.look_back(
+        {arm.name: arm.scores(metric) for arm in study.arms},
+        study.baseline,
+        sequential.Design(*study.until),
+        prior.spread(metric),
+        prior.fewest_seeds,
+        {arm.name: sampler.of_difference(metric, arm.name, study.baseline) for arm in study.arms},
+    )
+
+
 def _answer(study: Study, metric: str, sampler: images.Sampler, prior: Prior, aim: Aim) -> Answer:
     scores = {arm.name: arm.scores(metric) for arm in study.arms}
-    noise = statistics.noise_of(scores, prior.spread(metric), fewest_seeds=2 if prior.kind == "none" else 1)
+    noise = statistics.noise_of(scores, prior.spread(metric), prior.fewest_seeds)
     baseline = study.baseline
     summaries = {
         name: statistics.summarise(own, noise, sampler.of_mean(metric, name, tuple(own)))
@@ -77,7 +91,8 @@ def _answer(study: Study, metric: str, sampler: images.Sampler, prior: Prior, ai
         for name, own in scores.items()
         if name != baseline
     }
-    differences = statistics.decide(differences, noise)
+    seen = looks(study, metric, sampler, prior)
+    differences = sequential.decide(differences, seen) if seen else statistics.decide(differences, noise)
     needs = {name: planning.more_seeds(found, aim, len(differences)) for name, found in differences.items()}
     rows = {arm.name: arm.published for arm in study.arms if arm.published}
     values = {name: published.lookup(row).metrics.get(metric) for name, row in rows.items()}

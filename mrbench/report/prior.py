@@ -32,6 +32,11 @@ class Prior:
     images: int | None = None
     foreign: bool = False
 
+    @property
+    def fewest_seeds(self) -> int:
+        """The fewest runs on a side of a difference that is decided."""
+        return 2 if self.kind == "none" else 1
+
     def spread(self, metric: str) -> Spread | None:
         """The public spread of `metric` on a test set of the study's size, with `WEIGHT` degrees of freedom.
 

@@ -211,7 +211,9 @@ def interval_notes(report: Report) -> list[str]:
             f"which holds {holds}."
         )
         several = len(report.challengers)
-        if several > 1:
+        if report.study.until:
+            notes.append(_growth_note(report.study.until))
+        elif several > 1:
             notes.append(
                 f"Each interval is for one comparison. Decisions and p are for a metric's {several} arms together "
                 "(Holm's correction): 5 % chance that any arm that changes nothing is called better or worse."
@@ -224,6 +226,15 @@ def interval_notes(report: Report) -> list[str]:
     if any(difference.decision == TOO_FEW and difference.mean is not None for difference in found):
         notes.append("Too few seeds: two shared seeds and 3 degrees of freedom are the least to call something noise.")
     return notes
+
+
+def _growth_note(until: tuple[int, int]) -> str:
+    first, most = until
+    return (
+        f"Seeds were added from {first} to at most {most} until an arm was decided. Decisions allow for all looks and "
+        "arms together: 5 % chance that any arm that changes nothing is called better or worse. Intervals and p "
+        "are those of the last look alone, and flatter an arm that was decided early."
+    )
 
 
 def _prior_notes(report: Report, found: list[Difference]) -> list[str]:

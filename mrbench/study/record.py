@@ -39,6 +39,7 @@ class StudyRecord:
     scale: str | None = None
     metrics: list[str] = field(default_factory=list)
     base: list[str] = field(default_factory=list)
+    until: dict[str, int] | None = None  # a study that grows until it is decided: its first and most seeds an arm
     arms: dict[str, ArmRecord] = field(default_factory=dict)
 
     def run_ids(self) -> list[str]:
@@ -81,16 +82,17 @@ def _known(kind: Any, found: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in found.items() if k in names}
 
 
-def write_study(root: Path, plan: Plan) -> tuple[StudyRecord, list[str]]:
+def write_study(root: Path, plan: Plan, until: dict[str, int] | None = None) -> tuple[StudyRecord, list[str]]:
     """Enters a plan into the study's record, atomically; returns the record and what to tell about it.
 
     What was there stays: other seeds, and arms that the plan does not have. The exception is an arm whose recipe
     has changed: seeds of another recipe in one mean would be wrong, so the arm's list starts anew, and it is said
-    (the runs themselves are not touched).
+    (the runs themselves are not touched). `until` is how a study grows, once it is known.
     """
     study, families = plan.study, plan.families()
     path = study_file(root, study.name)
-    old = read_study(root, study.name).arms if path.exists() else {}
+    before = read_study(root, study.name) if path.exists() else None
+    old = before.arms if before else {}
     notes, arms = [], dict(old)
     planned: dict[str, dict[int, str]] = {}
     for run in plan.runs:
@@ -115,6 +117,7 @@ def write_study(root: Path, plan: Plan) -> tuple[StudyRecord, list[str]]:
         scale=study.scale,
         metrics=list(study.metrics),
         base=list(study.base),
+        until=until or (before.until if before else None),
         arms=arms,
     )
     write_json(path, asdict(record))
