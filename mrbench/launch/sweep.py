@@ -109,16 +109,18 @@ def watch(
     show: Callable[[dict[str, RunView]], None] = lambda views: None,
     interval: float = 0.5,
 ) -> None:
-    """Until nothing more will be done for any run; `show` is given all runs' views every `interval` seconds.
+    """Until nothing more will be done for any run; `show` is given all runs' views every `interval` seconds, or
+    less often where there are thousands.
 
     It may be broken off at any moment: the runs go on.
     """
     while True:
+        began = time.process_time()
         sweep.step()
         show(sweep.views())
         if sweep.finished:
             return
-        time.sleep(interval)
+        time.sleep(max(interval, 10 * (time.process_time() - began)))  # the cores are for the runs
 
 
 def stop(places: Places, run_ids: list[str], grace: float, interval: float = 0.3) -> dict[str, JobState]:

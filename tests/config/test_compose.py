@@ -1,8 +1,10 @@
 """Composition: what comes out, and what a mistake is answered with."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from mrbench.config.compose import compose, groups, keys, load, to_yaml
 from mrbench.errors import UserError
@@ -103,3 +105,17 @@ def test_a_user_file_that_is_not_yaml_is_named(tmp_path: Path) -> None:
 
 def test_keys_are_dotted_and_reach_every_leaf() -> None:
     assert {"seed", "model.rpn.convs", "data.shapes.cue", "runtime.num_workers"} <= set(keys())
+
+
+@pytest.mark.parametrize(
+    "root",
+    ["1e5", "0123", "-1.5", "1_000", "null", "yes", "2020-01-01", ".inf", "1:30", "a: b", "é ü", "", "$x"],
+)
+def test_a_configuration_is_written_as_omegaconf_writes_it_and_read_back(root: str, tmp_path: Path) -> None:
+    config = replace(compose(["recipe=mask_rcnn_r50_fpn_1x", "optimizer.weight_decay=1e-12"]))
+    config = replace(config, data=replace(config.data, root=root))
+    text = to_yaml(config)
+    assert text == OmegaConf.to_yaml(OmegaConf.structured(config))
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert load(path) == config

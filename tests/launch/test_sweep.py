@@ -5,14 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
-from contextlib import suppress
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
+from diary import PATIENCE, alive, assert_no_slot_is_shared, diary, events, kill_pools, most_at_once, states, until
 
 from mrbench.cli.sweep import sweep_command
 from mrbench.errors import UserError
@@ -20,7 +17,6 @@ from mrbench.runs.lock import run_lock
 from mrbench.runs.record import Run, list_runs
 
 HERE = Path(__file__).parent
-PATIENCE = 120.0
 
 
 def command(root: Path, *arguments: str) -> list[str]:
@@ -48,64 +44,6 @@ def start(root: Path, *arguments: str, gpus: str = "0,1") -> "subprocess.Popen[s
         text=True,
         start_new_session=True,
     )
-
-
-def diary(root: Path) -> list[dict[str, Any]]:
-    path = root / "diary.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def until(holds: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < end, f"never happened: {what}"
-        time.sleep(0.02)
-
-
-def events(root: Path, event: str) -> list[dict[str, Any]]:
-    return [e for e in diary(root) if e["event"] == event]
-
-
-def kill_pools(root: Path) -> None:
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            words = path.read_bytes().split(b"\0")
-            if b"mrbench.launch.pool" in words and str(root).encode() in words[-2]:
-                os.kill(int(path.parent.name), signal.SIGKILL)
-
-
-def states(root: Path) -> list[str]:
-    return sorted(run.status().state for run in list_runs(root))
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def attempts(root: Path) -> list[tuple[float, float, set[str], str]]:
-    """(start, end, slots, run) of every attempt that was not killed: the diary has no end of those."""
-    found = []
-    entries = diary(root)
-    for e in entries:
-        if e["event"] == "start":
-            end = next((x["time"] for x in entries if x["pid"] == e["pid"] and x["event"] != "start"), None)
-            if end is not None:
-                found.append((e["time"], end, set(e["slots"]), e["run"]))
-    return found
-
-
-def assert_no_slot_is_shared(root: Path) -> None:
-    for a, b in combinations(attempts(root), 2):
-        if a[2] & b[2] or a[3] == b[3]:
-            assert a[1] <= b[0] or b[1] <= a[0], f"at the same time in {a[2] & b[2]}: {a[3]}, {b[3]}"
-
-
-def most_at_once(root: Path) -> int:
-    spans = attempts(root)
-    return max(sum(s <= t < e for s, e, _, _ in spans) for t, _, _, _ in spans)
 
 
 @pytest.fixture(scope="module")
