@@ -13,7 +13,7 @@ from mrbench.bench.matrix import Case
 from mrbench.bench.plan import default_path
 from mrbench.bench.record import Measurement, Plan, Record, measured
 from mrbench.bench.session import suspicions
-from mrbench.bench.telling import comparison_lines, heading, measurement_text, search_text
+from mrbench.bench.telling import comparison_lines, efficiency, heading, measurement_text, search_text
 from mrbench.errors import UserError
 
 PROVENANCE = {"hardware": {"cpu": "A processor"}, "packages": {"torch": "2.15.0"}, "code": {}}
@@ -40,21 +40,23 @@ def plan(**changes: Any) -> Plan:
     return Plan(**{**values, **changes})
 
 
+ANSWER: dict[str, Any] = {
+    "warmup": {"steps": 12, "seconds": 1.0, "stable": True, "step_seconds": 0.1},
+    "steps_per_block": 10,
+    "block_seconds": [1.0, 1.01, 0.99],
+    "peak_memory": {"resident": 1 << 30},
+    "facts": {"instances_per_image": 7.0, "loss_is_finite": True},
+    "settings": {"compile": False},
+    "others_cpu": 0.02,
+    "latency": [],
+    "split": None,
+    "work": None,
+    "telemetry": {"source": None},
+}
+
+
 def row(precision: str, seconds: list[float], **changes: Any) -> Measurement:
-    answer: dict[str, Any] = {
-        "warmup": {"steps": 12, "seconds": 1.0, "stable": True, "step_seconds": 0.1},
-        "steps_per_block": 10,
-        "block_seconds": seconds,
-        "peak_memory": {"resident": 1 << 30},
-        "facts": {"instances_per_image": 7.0, "loss_is_finite": True},
-        "settings": {"compile": False},
-        "others_cpu": 0.02,
-        "latency": [],
-        "split": None,
-        "work": None,
-        "telemetry": {"source": None},
-    }
-    return measured(case(precision), {**answer, **changes})
+    return measured(case(precision), {**ANSWER, "block_seconds": seconds, **changes})
 
 
 def whole() -> Record:
@@ -98,6 +100,67 @@ def test_rates_are_worked_out_of_blocks() -> None:
     assert (rate.mean, rate.low, rate.high) == (15.0, 10.0, 20.0)  # 20 images in 1 s, and in 2 s
 
 
+def test_energy_an_image_is_that_of_all_blocks() -> None:
+    # 3 blocks of 10 steps of 2 images
+    telemetry = row("fp32", [1.0, 1.0, 1.0], telemetry={"source": "nvml", "energy_joules": 1200.0}).telemetry
+    assert telemetry is not None
+    assert telemetry.joules_per_image == 20
+
+
+def full() -> Measurement:
+    """A row with everything that there is to know: 20 images a second on two devices, half of the peak."""
+    answer = {
+        "latency": [0.1, 0.2, 0.3],
+        "split": {"steps": 4, "step_seconds": 0.2, "parts": {"backward": 0.15, "roi_heads": 0.05}},
+        "work": {"flops": 4e9, "peak_flops": 8e10, "peak_copy": 1e11},
+        "telemetry": {"source": "nvml", "clock": [1700.0, 1750.0, 1800.0], "highest_clock": 1980.0, "power": 600.0},
+    }
+    return row("fp32", [1.0, 1.0, 1.0], **answer)
+
+
+def test_work_is_the_step_s_flops_over_its_time_and_the_measured_peak() -> None:
+    work = full().work
+    assert work is not None
+    # 4 GFLOP in a step of 2 images and 0.1 s
+    assert (work.flops_per_image, work.flops_per_second, work.fraction) == (2e9, 4e10, 0.5)
+
+
+def test_a_full_row_comes_back_and_is_told(tmp_path: Path) -> None:
+    record = whole()
+    record.measurements.append(full())
+    records.write(tmp_path / "record.json", record)
+    assert records.read(tmp_path / "record.json") == record
+    text = measurement_text(full())
+    for part in (
+        "50 % within 200 ms (3 steps; too few for 90 and 99 %)",
+        "backward 75 %, roi heads 25 %",
+        "2.000 GFLOP an image, 40.0 GFLOP/s: 50 % of a matrix product's 80.0 (copying 100.0 GB/s)",
+        "1750 MHz (1700 … 1800 of 1980), 600 W",
+    ):
+        assert part in text
+
+
+def test_devices_are_compared_with_as_many_times_one() -> None:
+    # 20 images/s +- 0 on one; two do 4 images a step: 30 images/s: 75 %
+    two = measured(case(devices=2), ANSWER | {"block_seconds": [4 / 3, 4 / 3, 4 / 3]})
+    assert two.images_per_second is not None
+    assert two.images_per_second.mean == pytest.approx(30)
+    assert efficiency(two, row("fp32", [1.0, 1.0, 1.0])).value == pytest.approx(0.75)
+    lines = comparison_lines([row("fp32", [1.0, 1.0, 1.0]), two])
+    assert lines == ["train fp32, batch 2: 2 devices work at 75 ± 0 % of as many times one"]
+
+
+def test_rows_are_compared_in_one_thing_at_a_time() -> None:
+    cases = [case(), case(channels_last=True), case("bf16"), case("bf16", channels_last=True)]
+    rows = [measured(c, ANSWER | {"block_seconds": [s] * 3}) for c, s in zip(cases, (1, 0.5, 0.8, 0.2), strict=True)]
+    assert comparison_lines(rows) == [
+        "train, batch 2: bf16 is 1.25 ± 0.00 times as fast as fp32",
+        "train, batch 2, channels-last: bf16 is 2.50 ± 0.00 times as fast as fp32",
+        "train fp32, batch 2: channels-last is 2.00 ± 0.00 times as fast as channels-first",
+        "train bf16, batch 2: channels-last is 4.00 ± 0.00 times as fast as channels-first",
+    ]
+
+
 def test_the_comparison_names_the_faster_first_with_its_error() -> None:
     # 20, 10, 15 -> 15 +- 5 (1/3); 40, 20, 30 -> 30 +- 10 (1/3): 2 +- 2 * sqrt(2) / 3
     rows = [row("fp32", [1.0, 2.0, 4 / 3]), row("bf16", [0.5, 1.0, 2 / 3]), Measurement(case("fp16"), "memory")]
@@ -113,6 +176,12 @@ def test_a_quiet_measurement_is_not_suspected() -> None:
     "changes, words",
     [
         ({"block_seconds": [1.0, 1.2, 0.9, 1.1]}, "spread is 12 %"),
+        ({"block_seconds": [1.0, 1.01]}, "two blocks are too few"),
+        ({"block_seconds": [1.0]}, "one block is too few"),
+        (
+            {"split": {"steps": 4, "step_seconds": 0.15, "parts": {"backward": 0.15}}},
+            "the steps that were split were 50 % slower than the timed ones",
+        ),
         ({"block_seconds": [1.0, 1.001, 0.999, 1.0, 1.02]}, "1 of 5 blocks"),
         ({"warmup": {"steps": 9, "seconds": 1.0, "stable": False, "step_seconds": 1.0}}, "drifting after 9 steps"),
         ({"others_cpu": 0.5}, "other processes took 50 %"),
