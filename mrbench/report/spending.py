@@ -28,7 +28,7 @@ def levels(fractions: tuple[float, ...], alpha: float) -> tuple[float, ...]:
 
     For sums of independent normal increments the chance that any look rejects a true null is `spent` at the last.
     Used with the p-values of t tests, which keeps the chance nearly (Jennison & Turnbull 2000, Group Sequential
-    Methods, section 3.8).
+    Methods with Applications to Clinical Trials).
     """
     if not fractions or any(b <= a for a, b in zip((0.0, *fractions), fractions, strict=False)) or fractions[-1] > 1:
         raise ValueError(f"fractions must rise from above 0 to 1, got {fractions}")

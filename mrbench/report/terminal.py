@@ -24,7 +24,7 @@ def show(report: Report, console: Console) -> None:
     console.print(Text(words.headline(report)))
     console.print()
     _table(console, table.accuracy(report))
-    for line in words.interval_notes(report):
+    for line in (*words.interval_notes(report), *words.settling(report)):
         console.print(Padding(Text(line, style="dim"), (0, 0, 0, 0)))
     console.print()
     _table(console, table.cost(report))

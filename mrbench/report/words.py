@@ -299,11 +299,11 @@ def _undecided(report: Report) -> list[str]:
         return []
     return [
         f"{listed(names)}: differences below about {listed(widths)} cannot be told from noise with these runs.",
-        *_settling(report),
+        *settling(report),
     ]
 
 
-def _settling(report: Report) -> list[str]:
+def settling(report: Report) -> list[str]:
     """A sentence a metric: how many more seeds would show a difference of the chosen size."""
     aim, lines = report.aim, []
     for answer in report.answers:

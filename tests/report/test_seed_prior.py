@@ -5,14 +5,17 @@ from math import sqrt
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from mrbench.errors import UserError
 from mrbench.report import prior
 from mrbench.report.build import build
 from mrbench.report.collect import Arm, RunRecord, Study
+from mrbench.report.planning import Aim
 from mrbench.report.published import seed_variance
 from mrbench.report.statistics import NOISE, TOO_FEW, WORSE, Spread, moderated
 from mrbench.report.table import accuracy
+from mrbench.report.terminal import show
 from mrbench.report.words import interval_notes
 
 
@@ -156,6 +159,21 @@ def test_a_refused_prior_is_said() -> None:
     assert interval is not None
     assert not interval.prior
     assert "differ more than in the public runs" in " ".join(interval_notes(report))
+
+
+def test_a_narrow_terminal_says_how_many_seeds_would_settle_a_row() -> None:
+    report = build(study({"base": [37.8, 37.9], "arm": [37.9, 37.8]}), resamples=0, aim=Aim(0.1))
+    console = Console(record=True, width=80)
+    show(report, console)
+    need = report.answers[0].more_seeds["arm"].seeds
+    assert need is not None
+    assert need > 5
+    text = " ".join(console.export_text().split())
+    assert (
+        f"To see a true difference of 0.1 box AP with 80 % chance, more seeds of arm and baseline: arm {need}." in text
+    )
+    row = next(row for row in accuracy(report).records() if row["metric"] == "box AP" and row["arm"] == "arm")
+    assert row["more_seeds"] == need
 
 
 def test_the_decision_needs_the_corrected_p() -> None:
