@@ -1,14 +1,17 @@
 """A study's answers: every arm's mean, difference and decision, by metric. All tables and charts come from it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from mrbench.report import detail, draws, images, planning, published, sequential, statistics
+from mrbench.report import detail, draws, images, planning, reproduction, sequential, statistics
 from mrbench.report import prior as priors
 from mrbench.report.collect import Study
 from mrbench.report.detail import Detail
 from mrbench.report.planning import Aim, MoreSeeds
 from mrbench.report.prior import Prior
+from mrbench.report.reproduction import Beside
 from mrbench.report.statistics import Difference, Noise, Spread, Summary
+
+MOST_CHARTED = 20  # arms
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Answer:
     more_seeds: dict[str, MoreSeeds]  # undecided arm -> what would settle it
     published: dict[str, float]  # arm -> published value, where the arm names a row that has one
     published_changes: dict[str, float]
+    beside: dict[str, Beside]  # arm -> ours beside the published, of all that name a row
 
     @property
     def pairs(self) -> Spread:
@@ -51,6 +55,20 @@ class Report:
     def challengers(self) -> list[str]:
         """The arms that are compared with the baseline."""
         return [arm.name for arm in self.study.arms if arm.name != self.study.baseline]
+
+
+def charted(report: Report) -> Report:
+    """What charts show: all arms, or of more than `MOST_CHARTED` the baseline and those that differ most from it by
+    the first metric with a result. A chart of a hundred arms cannot be read, and takes longer than all the rest."""
+    study = report.study
+    if len(study.arms) <= MOST_CHARTED:
+        return report
+    changes: dict[str, float] = {}
+    for answer in reversed(report.answers):
+        changes |= {name: abs(d.mean) for name, d in answer.differences.items() if d.mean is not None}
+    most = sorted(changes, key=lambda name: -changes[name])[: MOST_CHARTED - 1]
+    arms = tuple(arm for arm in study.arms if arm.name == study.baseline or arm.name in most)
+    return replace(report, study=replace(study, arms=arms))
 
 
 def build(study: Study, resamples: int = draws.RESAMPLES, prior: str = "auto", aim: Aim | None = None) -> Report:
@@ -95,14 +113,19 @@ def _answer(study: Study, metric: str, sampler: images.Sampler, prior: Prior, ai
     differences = sequential.decide(differences, seen) if seen else statistics.decide(differences, noise)
     needs = {name: planning.more_seeds(found, aim, len(differences)) for name, found in differences.items()}
     rows = {arm.name: arm.published for arm in study.arms if arm.published}
-    values = {name: published.lookup(row).metrics.get(metric) for name, row in rows.items()}
-    changes = {name: published.change(row, rows.get(baseline), metric) for name, row in rows.items()}
+    found = {
+        name: reproduction.beside(
+            study.arm(name), row, rows.get(baseline), metric, summaries[name], differences.get(name)
+        )
+        for name, row in rows.items()
+    }
     return Answer(
         metric=metric,
         summaries=summaries,
         differences=differences,
         noise=noise,
         more_seeds={name: need for name, need in needs.items() if need is not None},
-        published={name: value for name, value in values.items() if value is not None},
-        published_changes={name: value for name, value in changes.items() if value is not None},
+        published={name: one.value for name, one in found.items() if one.value is not None},
+        published_changes={name: one.change for name, one in found.items() if one.change is not None},
+        beside=found,
     )

@@ -14,6 +14,7 @@ import yaml
 
 from mrbench.config.suggest import did_you_mean
 from mrbench.errors import UserError
+from mrbench.report import rerun
 from mrbench.report.recorded import details, thresholds
 from mrbench.runs.files import read_json
 from mrbench.runs.record import Run
@@ -73,7 +74,7 @@ class RunRecord:
     def score(self, metric: str) -> float | None:
         """One of `metrics` or `details`; AP at an IoU threshold also where only matches.npz has it."""
         found = self.metrics.get(metric, self.details.get(metric))
-        return self._thresholds.get(metric) if found is None and "/AP@" in metric else found
+        return self._thresholds.get(metric) if found is None and self.metrics and "/AP@" in metric else found
 
     def curve(self, kind: str, name: str) -> tuple[list[int], list[float]]:
         """Iterations and values of one logged quantity (`train`/`loss`, `evaluation`/`box/AP`), finite ones only."""
@@ -89,6 +90,7 @@ class Arm:
     note: str
     runs: tuple[RunRecord, ...]
     scale: str | None = None  # of the ablation file: `small`, `full`, or none
+    published_recipe: bool = False  # it is the training that the row `published` is of, at full length
 
     def count(self, state: str) -> int:
         return sum(run.state == state for run in self.runs)
@@ -135,17 +137,23 @@ def load_study(root: Path, name: str) -> Study:
     if record is None:
         raise UserError(f"There is no study {name!r} in {root / 'studies'}.", did_you_mean(name, study_names(root)))
     try:
+        base, scale = tuple(record.get("base") or ()), record.get("scale")
+        own = {arm_name: tuple(arm.get("overrides") or ()) for arm_name, arm in record["arms"].items()}
+        extra = rerun.added(name, scale, base, own)
         arms = tuple(
             Arm(
                 name=arm_name,
-                overrides=(*(record.get("base") or ()), *(arm.get("overrides") or ())),
+                overrides=(*base, *own[arm_name]),
                 published=arm.get("published"),
                 note=arm.get("note") or "",
                 runs=tuple(
                     read_run(root, arm_name, int(seed), run_id)
                     for seed, run_id in sorted((arm.get("runs") or {}).items(), key=lambda item: int(item[0]))
                 ),
-                scale=record.get("scale"),
+                scale=scale,
+                published_recipe=rerun.is_published_recipe(
+                    (*base, *own[arm_name]), arm.get("published"), scale, extra
+                ),
             )
             for arm_name, arm in record["arms"].items()
         )
@@ -158,7 +166,9 @@ def load_study(root: Path, name: str) -> Study:
             metrics=tuple(record.get("metrics") or default_metrics([run for arm in arms for run in arm.runs])),
             arms=with_divergence(arms),
             notes=(note,) if isinstance(note, str) else tuple(note),
-            command=record.get("command") or "",
+            command=rerun.sweep_command(
+                name, scale, base, own, sorted({run.seed for arm in arms for run in arm.runs})
+            ),
             until=(int(until["first"]), int(until["most"])) if (until := record.get("until")) else None,
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -247,7 +257,7 @@ def read_record(run: Run, arm: str, seed: int) -> RunRecord:
         }
         notes = tuple(str(note) for note in evaluation.get("notes") or ())
         beyond = details(evaluation)
-    except (UserError, OSError, yaml.YAMLError, AttributeError, TypeError) as error:
+    except (UserError, OSError, ValueError, yaml.YAMLError, AttributeError, TypeError) as error:
         what = error.what if isinstance(error, UserError) else str(error)
         return RunRecord(arm, seed, run.run_id, "damaged", what.splitlines()[0], folder=run.folder)
     state = state_of(run, status)

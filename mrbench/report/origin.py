@@ -1,38 +1,20 @@
 """Where a study's runs come from: settings that tell its arms apart, and software and hardware that should not."""
 
-from dataclasses import dataclass
 from typing import Any
 
-from mrbench.report.collect import NOT_SCIENCE, Arm, RunRecord, Study
+from mrbench.report.collect import NOT_SCIENCE, Arm, Study
+from mrbench.report.conditions import Fact, facts
+from mrbench.report.grouping import show
 from mrbench.report.table import Cell, Column, Row, Table
 from mrbench.report.words import listed
 
-RUNTIME = ("device", "devices", "threads")  # they change rounding, so a comparison should not mix them
 HARMLESS = ("host",)  # told, but no cause for a warning
-
-
-@dataclass(frozen=True)
-class Fact:
-    """One item of the environment: each value that was met, with the runs that had it."""
-
-    name: str
-    values: dict[str, tuple[RunRecord, ...]]
-
-    @property
-    def mixed(self) -> bool:
-        return len(self.values) > 1
 
 
 def _config(arm: Arm) -> dict[str, Any]:
     """The scientific part of the arm's configuration, as its first readable run has it."""
     config = next((run.config for run in arm.runs if run.config), {})
     return {key: value for key, value in config.items() if key.split(".")[0] not in NOT_SCIENCE}
-
-
-def _show(value: Any) -> str:
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def settings(study: Study) -> Table:
@@ -50,48 +32,10 @@ def settings(study: Study) -> Table:
         if not own or not reference or arm.name == study.baseline:
             continue
         for key in sorted(set(own) | set(reference)):
-            first, second = (_show(found[key]) if key in found else "–" for found in (reference, own))
+            first, second = (show(found[key]) if key in found else "–" for found in (reference, own))
             if first != second:
                 rows.append(Row(tuple(Cell(text, (text,)) for text in (arm.name, key, first, second))))
     return Table("settings", "Settings", columns, tuple(rows))
-
-
-def facts(study: Study) -> list[Fact]:
-    """Code, packages, hardware and the runtime's settings, over all runs that recorded them."""
-    found: dict[str, dict[str, list[RunRecord]]] = {}
-    for run in study.runs:
-        for name, value in _environment(run).items():
-            found.setdefault(name, {}).setdefault(value, []).append(run)
-    return [Fact(name, {value: tuple(runs) for value, runs in values.items()}) for name, values in found.items()]
-
-
-def _environment(run: RunRecord) -> dict[str, str]:
-    record = run.provenance
-    if not record:
-        return {}
-    code, hardware, packages = (_dict(record.get(part)) for part in ("code", "hardware", "packages"))
-    commit = str(code.get("commit") or "")[:12]
-    change = code.get("uncommitted_sha256")
-    memory = hardware.get("memory")
-    gpus = hardware.get("gpus") or []
-    facts = {
-        "mrbench": " ".join(filter(None, [str(code.get("version") or ""), commit])),
-        "uncommitted change": str(change)[:12] if change else "none",
-        "python": str(record.get("python") or ""),
-        **{str(name): str(version) for name, version in packages.items()},
-        "platform": str(record.get("platform") or ""),
-        "CPU": str(hardware.get("cpu") or ""),
-        "cores": str(hardware.get("cores") or ""),
-        "memory": f"{memory / 2**30:.0f} GiB" if isinstance(memory, int | float) else "",
-        "GPUs": "; ".join(map(str, gpus)) if gpus else "none",
-        "host": str(hardware.get("host") or ""),
-        **{f"runtime.{key}": _show(run.config.get(f"runtime.{key}")) for key in RUNTIME if run.config},
-    }
-    return {name: value for name, value in facts.items() if value}
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def environment(study: Study) -> Table:

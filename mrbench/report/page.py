@@ -6,8 +6,8 @@ from importlib.resources import files
 from string import Template
 
 from mrbench import __version__
-from mrbench.report import charts, formats, origin, page_detail, table, words
-from mrbench.report.build import Answer, Report
+from mrbench.report import charts, cost, formats, origin, page_detail, table, words
+from mrbench.report.build import Answer, Report, charted
 from mrbench.report.collect import Arm
 
 
@@ -31,11 +31,13 @@ def render(report: Report) -> str:
         ),
         accuracy=formats.html(table.accuracy(report), ""),
         notes=_paragraphs([*words.interval_notes(report), *words.evaluation_notes(report)]),
-        charts=_accuracy_charts(report),
+        charts=_accuracy_charts(charted(report)),
         detail=page_detail.render(report),
         open=_open_questions(report),
-        curves=_curves(report),
-        cost=formats.html(table.cost(report), "Cost: means over an arm's runs; memory is the highest."),
+        curves=_curves(charted(report)),
+        cost=_beside(report)
+        + formats.html(table.cost(report), "Cost: means over an arm's runs; memory is the highest.")
+        + _paragraphs(cost.notes(report)),
         settings=formats.html(settings, "") if settings.rows else "<p>No difference is on record.</p>",
         commands=_commands(report),
         runs=formats.html(table.runs(report), ""),
@@ -71,10 +73,6 @@ def _warnings(report: Report) -> str:
     )
 
 
-def _figure(svg: str, caption: str) -> str:
-    return f"<figure>\n{svg}\n<figcaption>{escape(caption)}</figcaption>\n</figure>"
-
-
 def _accuracy_charts(report: Report) -> str:
     """One chart a metric, so that they stand side by side on a desk and below each other on a phone."""
     found = []
@@ -84,7 +82,7 @@ def _accuracy_charts(report: Report) -> str:
         name = words.metric_name(answer.metric)
         figure = charts.accuracy(report, [answer])
         caption = f"{name} by arm. Dashed: {report.study.baseline}, the baseline."
-        found.append(_figure(charts.inline_svg(figure, f"accuracy{position}", _describe(report, answer)), caption))
+        found.append(page_detail.figure(charts.inline_svg(figure, f"accuracy{position}", _describe(report, answer)), caption))
     if report.challengers:
         for position, answer in enumerate(report.answers):
             if not any(difference.mean is not None for difference in answer.differences.values()):
@@ -93,7 +91,7 @@ def _accuracy_charts(report: Report) -> str:
             figure = charts.differences(report, [answer])
             caption = f"{name} less that of {report.study.baseline}. Arrows: decided; hollow: not."
             svg = charts.inline_svg(figure, f"difference{position}", f"{caption} The numbers are in the table above.")
-            found.append(_figure(svg, caption))
+            found.append(page_detail.figure(svg, caption))
     return "\n".join(found)
 
 
@@ -111,8 +109,13 @@ def _curves(report: Report) -> str:
         if figure is not None:
             name = words.metric_name(metric) if metric else "Training loss"
             caption = f"{name} over iterations: mean over seeds; the band reaches from the lowest seed to the highest."
-            found.append(_figure(charts.inline_svg(figure, f"curve{position}", caption), caption))
+            found.append(page_detail.figure(charts.inline_svg(figure, f"curve{position}", caption), caption))
     return "\n".join(found) or "<p>No run has logged two points yet.</p>"
+
+
+def _beside(report: Report) -> str:
+    found = table.published(report)
+    return formats.html(found, "Beside the literature.") if found else ""
 
 
 def _open_questions(report: Report) -> str:
@@ -124,9 +127,5 @@ def _open_questions(report: Report) -> str:
 
 
 def _commands(report: Report) -> str:
-    blocks = [
-        f"<h3>{escape(arm.name)}</h3>\n<pre><code>{escape(command)}</code></pre>"
-        for arm in report.study.arms
-        if (command := words.command(report, arm))
-    ]
-    return "\n".join(blocks) or "<p>No command is on record.</p>"
+    lines = words.commands(report)
+    return f"<pre><code>{escape(chr(10).join(lines))}</code></pre>" if lines else "<p>No command is on record.</p>"

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from mrbench.report import words
 from mrbench.report.build import Answer, Report
 from mrbench.report.collect import Arm, RunRecord
+from mrbench.report.cost import costs
 from mrbench.report.planning import MoreSeeds
 from mrbench.report.statistics import Difference
 
 Value = float | int | str | None
+BAD_STATES = ("diverged", "failed")
 P_VALUES = ("p", "p_holm", "p_welch", "p_permutation", "p_permutation_least")
 
 
@@ -61,8 +63,9 @@ class Table:
 
 
 def tables(report: Report) -> tuple[Table, ...]:
-    """All tables of a report: accuracy, cost, and the runs one by one."""
-    return accuracy(report), cost(report), runs(report)
+    """All tables of a report: accuracy, the literature where an arm names it, cost, and the runs one by one."""
+    beside = published(report)
+    return accuracy(report), *([beside] if beside else []), cost(report), runs(report)
 
 
 def _text(text: str) -> Cell:
@@ -137,33 +140,69 @@ def _more_seeds(need: MoreSeeds | None) -> Cell:
 
 
 def cost(report: Report) -> Table:
-    """What each arm's runs took."""
+    """What each arm's runs took, how many went wrong, and which arms no other one beats in accuracy and cost."""
     columns = (
         Column("arm", ("arm",)),
-        Column("runs", ("runs",)),
+        Column("runs", ("runs", *BAD_STATES)),
         Column("images/s", ("images_per_second",), numeric=True),
         Column("peak memory", ("peak_memory",), numeric=True),
         Column("time a run", ("hours",), numeric=True),
+        Column("device hours", ("device_hours",), numeric=True, wide=True),
+        Column("parameters", ("parameters",), numeric=True, wide=True),
+        Column("unbeaten", ("unbeaten",)),
     )
-    rows = []
+    rows, all_costs = [], costs(report)
     for arm in report.study.arms:
-        speed = _mean([run.images_per_second for run in arm.runs])
-        memory = max((run.peak_memory for run in arm.runs if run.peak_memory is not None), default=None)
-        hours = _mean([run.hours for run in arm.runs if run.state == "completed"])
+        found = all_costs[arm.name]
         cells = (
             _text(arm.name),
-            _text(words.states(arm)),
-            Cell(words.speed(speed), (speed,)),
-            Cell(words.gibibytes(memory), (memory,)),
-            Cell(words.duration(hours), (hours,)),
+            Cell(words.states(arm), (words.states(arm), *(arm.count(state) for state in BAD_STATES))),
+            Cell(words.speed(found.images_per_second), (found.images_per_second,)),
+            Cell(words.gibibytes(found.peak_memory), (found.peak_memory,)),
+            Cell(words.duration(found.hours), (found.hours,)),
+            Cell(words.duration(found.device_hours), (found.device_hours,)),
+            Cell(f"{found.parameters:,}" if found.parameters else words.NOTHING, (found.parameters,)),
+            _yes_or_no(found.unbeaten),
         )
         rows.append(Row(cells, mark="baseline" if arm.name == report.study.baseline else ""))
     return Table("cost", "Cost", columns, tuple(rows))
 
 
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+def _yes_or_no(value: bool | None) -> Cell:
+    return Cell(words.NOTHING if value is None else "yes" if value else "no", (value,))
+
+
+def published(report: Report) -> Table | None:
+    """The literature beside ours; None where no arm names a row. Values are compared where that says something."""
+    columns = (
+        Column("arm", ("arm", "row")),
+        Column("ours", ("mean",), numeric=True),
+        Column("published", ("published",), numeric=True),
+        Column("our change", ("difference",), numeric=True),
+        Column("published change", ("published_change",), numeric=True),
+        Column("change less theirs", ("gap", "gap_low", "gap_high"), numeric=True),
+        Column("reproduced", ("reproduced", "why_not")),
+    )
+    rows = []
+    for answer in report.answers:
+        for name, found in answer.beside.items():
+            ours, difference = answer.summaries[name].mean, answer.differences.get(name)
+            half = None if found.gap_high is None or found.gap is None else found.gap_high - found.gap
+            gap = words.signed(found.gap, 1) + (f" ± {words.number(half, 1)}" if half is not None else "")
+            said = found.why_not if found.reproduced is None else "yes" if found.reproduced else "no"
+            change = difference.mean if difference else None
+            cells = (
+                Cell(name, (name, found.row)),
+                Cell(words.number(ours, answer.digits), (ours,)),
+                Cell(words.number(found.value, 1), (found.value,)),
+                Cell(words.signed(change, answer.digits), (change,)),
+                Cell(words.signed(found.change, 1), (found.change,)),
+                Cell(gap, (found.gap, found.gap_low, found.gap_high)),
+                Cell(said or words.NOTHING, (found.reproduced, found.why_not)),
+            )
+            mark = "baseline" if name == report.study.baseline else ""
+            rows.append(Row(cells, group=words.metric_name(answer.metric), mark=mark))
+    return Table("published", "Beside the literature", columns, tuple(rows), group="metric") if rows else None
 
 
 def runs(report: Report) -> Table:

@@ -5,7 +5,7 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from mrbench.report import detail_table, table, words
+from mrbench.report import cost, detail_table, origin, table, words
 from mrbench.report.build import Report
 from mrbench.report.formats import grouped
 
@@ -27,7 +27,14 @@ def show(report: Report, console: Console) -> None:
     for line in (*words.interval_notes(report), *words.settling(report)):
         console.print(Padding(Text(line, style="dim"), (0, 0, 0, 0)))
     console.print()
+    if beside := table.published(report):
+        console.print(Text(beside.title, style="bold"))
+        _table(console, beside)
     _table(console, table.cost(report))
+    for line in cost.notes(report):
+        console.print(Text(line, style="dim"))
+    for line in origin.warnings(study):
+        console.print(Text(f"Not the same for all runs: {line}", style="yellow"))
     lines = words.problems(report)
     if lines:
         console.print(Text(f"{words.plural(len(lines), 'run')} without a result:", style="yellow"))

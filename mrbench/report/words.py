@@ -2,7 +2,7 @@
 
 import shlex
 
-from mrbench.report.build import Answer, Report
+from mrbench.report.build import MOST_CHARTED, Answer, Report
 from mrbench.report.collect import Arm
 from mrbench.report.planning import MOST, MoreSeeds
 from mrbench.report.prior import WEIGHT as PUBLIC_WEIGHT
@@ -184,6 +184,13 @@ def command(report: Report, arm: Arm) -> str | None:
     return shlex.join(["mrbench", "sweep", *overrides]) + (f" seed={seeds}" if seeds else "")
 
 
+def commands(report: Report) -> list[str]:
+    """What runs everything again: the study's one command, or where it has none each arm's below its name."""
+    if report.study.command:
+        return report.study.command.split("\n")
+    return [f"# {arm.name}\n{line}" for arm in report.study.arms if (line := command(report, arm))]
+
+
 def problems(report: Report) -> list[str]:
     """One line for each run without a result."""
     return [
@@ -196,8 +203,8 @@ def problems(report: Report) -> list[str]:
 def interval_notes(report: Report) -> list[str]:
     """What the intervals hold, with the noise they rest on."""
     if not report.challengers:
-        return _spread_note()
-    notes = _spread_note()
+        return _spread_note(report)
+    notes = _spread_note(report)
     pooled = [_noise(answer) for answer in report.answers if answer.pairs.df]
     found = [answer.differences[name] for answer in report.answers for name in report.challengers]
     if any(difference.interval for difference in found):
@@ -265,8 +272,18 @@ def _prior_notes(report: Report, found: list[Difference]) -> list[str]:
     return notes
 
 
-def _spread_note() -> list[str]:
-    return ["Mean ± sd: over an arm's own seeds, in percent."]
+def _spread_note(report: Report) -> list[str]:
+    notes = ["Mean ± sd: over an arm's own seeds, in percent.", *_divergence(report)]
+    if len(report.study.arms) > MOST_CHARTED:
+        notes.append(f"Charts show {MOST_CHARTED} arms: the baseline, and those that differ most from it.")
+    return notes
+
+
+def _divergence(report: Report) -> list[str]:
+    """Arms of which runs diverged: their means are those of the runs that did not."""
+    counts = [(arm.name, arm.count("diverged"), len(arm.runs)) for arm in report.study.arms]
+    told = [f"{name} {bad} of {plural(total, 'run')}" for name, bad, total in counts if bad]
+    return [f"Diverged, and left out of means and differences: {listed(told)}."] if told else []
 
 
 def _noise(answer: Answer) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 
 from mrbench import __version__
 from mrbench.errors import UserError
-from mrbench.report import charts, charts_detail, detail_table, formats, origin, page, table, words
-from mrbench.report.build import Report
+from mrbench.report import charts, charts_detail, cost, detail_table, formats, origin, page, table, words
+from mrbench.report.build import Report, charted
 from mrbench.report.collect import Arm
 from mrbench.report.detail import SECTIONS
 from mrbench.runs.files import write_text
@@ -58,7 +58,7 @@ def text(report: Report, kind: str) -> str:
 
 def draw(report: Report, folder: Path) -> list[Path]:
     """The charts as SVG and PNG; those that have nothing to show are left out."""
-    figures = {}
+    report, figures = charted(report), {}
     if any(summary.n for answer in report.answers for summary in answer.summaries.values()):
         figures["accuracy"] = charts.accuracy(report)
         if any(found.mean is not None for answer in report.answers for found in answer.differences.values()):
@@ -98,12 +98,13 @@ def markdown(report: Report, drawn: Sequence[str]) -> str:
     parts += _in_detail(report, detailed)
     if lines := words.cannot_answer(report):
         parts += ["## What this study cannot answer", _items(lines)]
-    parts += ["## Cost", formats.markdown(table.cost(report)).strip()]
+    if beside := table.published(report):
+        parts += ["## Beside the literature", formats.markdown(beside).strip()]
+    parts += ["## Cost", formats.markdown(table.cost(report)).strip(), _items(cost.notes(report))]
     settings = origin.settings(study)
     if settings.rows:
         parts += ["## What differs between the arms", formats.markdown(settings).strip()]
-    commands = [f"# {arm.name}\n{line}" for arm in study.arms if (line := words.command(report, arm))]
-    if commands:
+    if commands := words.commands(report):
         parts += ["## To run it again", "```sh\n" + "\n".join(commands) + "\n```"]
     environment = origin.environment(study)
     if environment.rows:
@@ -163,6 +164,7 @@ def as_json(report: Report) -> str:
         "title": study.title,
         "question": study.question,
         "baseline": study.baseline,
+        "command": study.command or None,
         "answer": words.headline(report),
         "arms": {
             arm.name: {
@@ -170,6 +172,8 @@ def as_json(report: Report) -> str:
                 "overrides": list(arm.overrides),
                 "published": arm.published,
                 "note": arm.note,
+                "diverged": arm.count("diverged"),
+                "failed": arm.count("failed"),
                 "command": words.command(report, arm),
             }
             for arm in study.arms
@@ -186,6 +190,7 @@ def as_json(report: Report) -> str:
         "environment": origin.environment(study).records(),
         "warnings": origin.warnings(study),
         "problems": words.problems(report),
+        "cost_notes": cost.notes(report),
         "notes": [*words.interval_notes(report), *words.evaluation_notes(report)],
         "cannot_answer": words.cannot_answer(report),
     }

@@ -50,7 +50,7 @@ def test_a_report_is_printed_and_written(make_study: Callable[..., Path], tmp_pa
     written = [path for path in (root / "results" / "demo").rglob("*") if path.is_file()]
     assert last == f"Wrote {len(written)} files; begin with {root}/results/demo/report.html"
     assert {path.name for path in (root / "results" / "demo").iterdir()} == {
-        *("accuracy.csv", "cost.csv", "detail.csv", "runs.csv", "charts"),
+        *("accuracy.csv", "cost.csv", "detail.csv", "published.csv", "runs.csv", "charts"),
         *("report.html", "report.json", "report.md", "report.tex"),
     }
     for reference in re.findall(r"\]\((.*?)\)", (root / "results" / "demo" / "report.md").read_text()):
@@ -62,7 +62,7 @@ def test_formats_metrics_baseline_and_folder_are_chosen(demo: Path, tmp_path: Pa
     done = mrbench("demo", *options, "--format", "json,csv", "--out", str(tmp_path))
     assert done.exit_code == 0, done.output
     assert {path.name for path in tmp_path.iterdir()} == {
-        *("report.json", "accuracy.csv", "cost.csv", "detail.csv", "runs.csv")
+        *("report.json", "accuracy.csv", "cost.csv", "detail.csv", "published.csv", "runs.csv")
     }
     found = json.loads((tmp_path / "report.json").read_text())
     assert found["baseline"] == "bn"
