@@ -30,7 +30,7 @@ from mrbench.report.detail import ERRORS, Quantity, Section
 from mrbench.report.detail_table import SHORT, classes_shown
 from mrbench.report.statistics import BETTER, WORSE, Difference
 
-COLUMNS = 3  # of panels
+COLUMNS = 2  # of panels: small enough for a phone
 BANDS_UP_TO = 3  # arms: more would cover each other
 CLASSES_OF = 6  # arms that have a chart of their classes; the table has all
 
@@ -55,7 +55,9 @@ def errors(report: Report, kind: str) -> Figure | None:
         for ax in axes[-COLUMNS:]:
             ax.set_xlabel(f"points of {kind} AP50")
         if report.challengers:
-            figure.legend(handles=_error_keys(report), loc="outside lower left", ncols=3, labelcolor=FAINT)
+            figure.legend(
+                handles=_error_keys(report), loc="outside lower left", ncols=3, columnspacing=1.2, labelcolor=FAINT
+            )
     return figure
 
 
@@ -112,9 +114,9 @@ def thresholds(report: Report, kind: str) -> Figure | None:
     with styled():
         panels = 2 if _has_changes(report, section) else 1
         labels = [arm_label(arm.name, 26) for arm in report.study.arms]
-        columns = panels * (2 if max(map(len, labels)) <= 16 else 1)
+        columns = panels * (2 if max(map(len, labels)) <= 8 else 1)
         legend = sum(0.18 + 0.14 * label.count("\n") for label in labels) / columns + 0.1
-        figure = Figure(figsize=(3.6 * panels, 2.6 + legend), layout="constrained")
+        figure = Figure(figsize=(2.5 * panels if panels > 1 else 3.6, 2.4 + legend), layout="constrained")
         axes = figure.subplots(1, panels, squeeze=False)[0]
         for place, arm in enumerate(report.study.arms):
             style = {"color": PALETTE[place % len(PALETTE)], "linestyle": DASHES[place % len(DASHES)]}
@@ -122,7 +124,7 @@ def thresholds(report: Report, kind: str) -> Figure | None:
             _line(axes[0], levels, label=labels[place], **style)
             if panels == 2 and arm.name in report.challengers:
                 _change_line(axes[1], report, section, arm.name, style)
-        axes[0].set_title(f"{kind} AP by IoU threshold")
+        axes[0].set_title(f"{kind} AP")
         axes[0].set_ylim(bottom=0)
         if panels == 2:
             axes[1].set_title(f"less {report.study.baseline}")
@@ -193,14 +195,17 @@ def _class_row(ax: Axes, y: int, found: Difference) -> None:
 
 def figures(report: Report) -> dict[str, tuple[Figure, str]]:
     """All of them by the name of their file, with a caption; classes for the first arms only where there are many."""
-    found: dict[str, tuple[Figure | None, str]] = {}
+    kinds = list(dict.fromkeys(section.kind for section in report.detail.sections))
     base = report.study.baseline
-    for kind in dict.fromkeys(section.kind for section in report.detail.sections):
+    found: dict[str, tuple[Figure | None, str]] = {}
+    for kind in kinds:
         caption = f"What each kind of error costs, in points of {kind} AP50: means over seeds. Filled: decided."
         found[f"errors-{kind}"] = (errors(report, kind), caption)
+    for kind in kinds:
         caption = f"{kind} AP by IoU threshold: means over seeds. Bands: 95 % intervals."
         found[f"thresholds-{kind}"] = (thresholds(report, kind), caption)
-        for place, arm in enumerate(report.challengers[:CLASSES_OF], 1):
+    for place, arm in enumerate(report.challengers[:CLASSES_OF], 1):
+        for kind in kinds:
             name = f"classes-{kind}-{place}-{re.sub(r'[^A-Za-z0-9._]+', '_', arm)[:30]}"
             caption = f"{arm}: classes whose {kind} AP rose or fell most against {base}, with 95 % intervals."
             found[name] = (classes(report, arm, kind), caption)

@@ -82,7 +82,9 @@ def _accuracy_charts(report: Report) -> str:
         name = words.metric_name(answer.metric)
         figure = charts.accuracy(report, [answer])
         caption = f"{name} by arm. Dashed: {report.study.baseline}, the baseline."
-        found.append(page_detail.figure(charts.inline_svg(figure, f"accuracy{position}", _describe(report, answer)), caption))
+        found.append(
+            page_detail.figure(charts.inline_svg(figure, f"accuracy{position}", _describe(report, answer)), caption)
+        )
     if report.challengers:
         for position, answer in enumerate(report.answers):
             if not any(difference.mean is not None for difference in answer.differences.values()):

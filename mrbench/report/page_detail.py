@@ -16,20 +16,32 @@ def render(report: Report) -> str:
         return ""
     found = detail_table.overviews(report)
     classes = detail_table.classes(report)
-    figures = [
-        f"<figure>\n{charts.inline_svg(figure, name, caption)}\n<figcaption>{escape(caption)}</figcaption>\n</figure>"
-        for name, (figure, caption) in charts_detail.figures(report).items()
-    ]
+    drawn = {
+        name: figure(charts.inline_svg(chart, name, caption), caption)
+        for name, (chart, caption) in charts_detail.figures(report).items()
+    }
+    of_classes = [text for name, text in drawn.items() if name.startswith("classes-")]
+    others = [text for text in drawn.values() if text not in of_classes]
     return "\n".join(
         [
             '<section aria-labelledby="detail">',
             '<h2 id="detail">Where the arms differ</h2>',
             *(f'<p class="note">{escape(line)}</p>' for line in notes),
-            f'<div class="charts">\n{"".join(figures)}\n</div>' if figures else "",
+            _charts(others),
             *(_folded(table) for table in [*found, *([classes] if classes else [])]),
+            f"<details><summary>Classes, drawn</summary>\n{_charts(of_classes)}\n</details>" if of_classes else "",
             "</section>",
         ]
     )
+
+
+def figure(svg: str, caption: str) -> str:
+    """A chart as the page has it."""
+    return f"<figure>\n{svg}\n<figcaption>{escape(caption)}</figcaption>\n</figure>"
+
+
+def _charts(figures: list[str]) -> str:
+    return f'<div class="charts">\n{"".join(figures)}\n</div>' if figures else ""
 
 
 def _folded(table: Table) -> str:
