@@ -68,6 +68,12 @@ def sweep_command(
             min=1, help="With --until-decided: most seeds an arm. Fixed once begun.", rich_help_panel=RUNNING
         ),
     ] = None,
+    snapshot: Annotated[
+        bool,
+        typer.Option(
+            "--snapshot", help="Run from a copy of the code, made now (ROOT/snapshots).", rich_help_panel=RUNNING
+        ),
+    ] = False,
     scale: Annotated[
         str | None,
         typer.Option(help="full or small, for studies that have both.", show_default="small", rich_help_panel=WHICH),
@@ -168,13 +174,16 @@ def sweep_command(
             actions.show_logs(folder, record, follow)
         return
 
+    from mrbench.cli.sweep_prune import prune_run, prune_study
     from mrbench.launch.executor import Limits
+    from mrbench.runs.code import snapshot as make_snapshot
 
-    limits = Limits(parallel, 1 if fail_fast else max_failures)
+    copy = make_snapshot(folder) if snapshot and not dry_run and not prune else None
+    limits = Limits(parallel, 1 if fail_fast else max_failures, copy)
     if _is_on_disk_only(folder, what or []):
         record = actions.chosen_runs(folder, what or [], name, scale, arm, seed)
         if prune:
-            actions.prune_run(folder, record, yes)
+            prune_run(folder, record, yes)
             return
         if dry_run:
             actions.show_status(folder, record, as_json, console)
@@ -188,6 +197,7 @@ def sweep_command(
 
     from dataclasses import replace
 
+    from mrbench.cli.sweep_dry_run import show_plan
     from mrbench.study.plan import make_plan
     from mrbench.study.record import write_study
     from mrbench.study.seeds import parse_seeds
@@ -214,10 +224,10 @@ def sweep_command(
             raise typer.Exit(code)
         return
     if dry_run:
-        _dry_run(folder, plan, as_json, console)
+        show_plan(folder, plan, as_json)
         return
     if prune:
-        actions.prune_study(folder, plan, yes)
+        prune_study(folder, plan, yes)
         return
     runs = actions.narrow_plan(plan, arm, seed)
     actions.check(folder, runs, limits)
@@ -262,49 +272,14 @@ def _study(what: list[str], name: str | None, scale: str | None, seeds: str | No
         if seeds and any(text.startswith("seed=") for text in what):
             raise UserError("Seeds are given twice, by seed= and --seeds", "Leave one of them out.")
         return grid_study(what, name), ()
-    study = load_study(what[0]).at_scale(scale)
-    return replace(study, name=name or study.name), only_fixed(what[1:])
-
-
-def _dry_run(folder: Path, plan: "Plan", as_json: bool, console: "Console") -> None:
-    from rich.table import Table
-
-    from mrbench.cli.sweep_actions import count_runs
-    from mrbench.launch.places import Places
-    from mrbench.launch.progress import COMPLETED, Watcher
-    from mrbench.launch.table import describe
-    from mrbench.runs.record import Run
-
-    watcher = Watcher(plan.study.metrics[0])
-    unique = plan.unique()
-    jobs = Places(folder).states(list(unique))
-    views = {
-        run_id: watcher.view(Run(folder / "runs" / run_id), planned.config.schedule.iterations, job=jobs.get(run_id))
-        for run_id, planned in unique.items()
-    }
-    left = {r: 0 if v.state == COMPLETED else v.iterations - v.iteration for r, v in views.items()}
-    if as_json:
-        runs = [
-            {"arm": p.arm, "seed": p.seed, "run": p.run_id, "state": views[p.run_id].state,
-             "iterations_left": left[p.run_id], "overrides": list(p.overrides)}
-            for p in plan.runs
-        ]  # fmt: skip
+    found = load_study(what[0])
+    study = found.at_scale(scale)
+    if found.scales and scale is None:
+        others = " or ".join(s for s in found.scales if s != study.scale)
         typer.echo(
-            json.dumps({"study": plan.study.name, "runs": runs, "iterations_left": sum(left.values())}, indent=1)
+            f"At scale {study.scale}" + (f"; --scale {others} asks for the other." if others else "."), err=True
         )
-        return
-    table = Table(title=plan.study.name, title_justify="left")
-    for column in ("arm", "seed", "run", "state", "iterations left"):
-        table.add_column(column, overflow="fold", justify="right" if column == "iterations left" else "left")
-    for planned in plan.runs:
-        view = views[planned.run_id]
-        table.add_row(planned.arm, str(planned.seed), planned.run_id, describe(view), f"{left[planned.run_id]:,}")
-    console.print(table)
-    exist = sum(v.state == COMPLETED for v in views.values())
-    console.print(
-        f"{count_runs(len(unique))}, {exist} complete; {sum(left.values()):,} iterations left. Nothing was run.",
-        highlight=False,
-    )
+    return replace(study, name=name or study.name), only_fixed(what[1:])
 
 
 def _sweep(

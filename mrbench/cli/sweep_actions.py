@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mrbench.study.record import StudyRecord
 
 GRACE = 120.0  # seconds that `--cancel` waits for checkpoints
+MOST_ROWS = 200  # of a study's table: those that tell most
 PLAIN: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
 
 
@@ -92,13 +93,16 @@ def look(folder: Path, record: "StudyRecord") -> "tuple[dict[str, RunView], list
 
 def show_status(folder: Path, record: "StudyRecord", as_json: bool, console: "Console") -> None:
     from mrbench.launch.table import as_json as json_of
-    from mrbench.launch.table import states_table, summary
+    from mrbench.launch.table import most_telling, states_table, summary
 
     views, notes = look(folder, record)
     if as_json:
         typer.echo(json.dumps(json_of(record, views, notes=notes), indent=1))
         return
-    console.print(states_table(record, views, console.width))
+    shown = most_telling(record, views, MOST_ROWS)
+    console.print(states_table(shown, views, console.width))
+    if len(shown.arms) < len(record.arms):
+        console.print(f"... and {len(record.arms) - len(shown.arms):,} more arms: --json has them all", **PLAIN)
     console.print(summary(views), highlight=False)
     for note in notes:
         console.print(note, style="yellow", **PLAIN)
@@ -199,11 +203,3 @@ def cancel(folder: Path, record: "StudyRecord", now: bool, wait: bool, console: 
         )
     else:
         console.print(f"all have ended; mrbench sweep {record.study} goes on with them", **PLAIN)
-
-
-def prune_run(folder: Path, record: "StudyRecord", yes: bool) -> None:
-    raise NotImplementedError
-
-
-def prune_study(folder: Path, plan: "Plan", yes: bool) -> None:
-    raise NotImplementedError

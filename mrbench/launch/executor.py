@@ -32,10 +32,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one submission: how many of its runs go on at once, and how many may fail before no more are begun."""
+    """Of one submission: how many of its runs go on at once, how many may fail before no more are begun, and the copy
+    of the code that they run from, where it is not the code that submits them."""
 
     parallel: int | None = None
     max_failures: int | None = None
+    snapshot: Path | None = None
 
 
 class JobState(StrEnum):

@@ -21,7 +21,17 @@ from types import FrameType
 from typing import NoReturn
 
 from mrbench.errors import UserError
-from mrbench.launch.record import JobRecord, job_config, lock_file, read_job, stop_file, too_many_failures, update_job
+from mrbench.launch.record import (
+    JobRecord,
+    job_config,
+    lock_file,
+    read_job,
+    read_submission,
+    stop_file,
+    too_many_failures,
+    update_job,
+)
+from mrbench.runs.code import expect
 from mrbench.runs.files import cannot_write
 from mrbench.runs.lock import is_locked
 from mrbench.runs.record import Run, now
@@ -78,7 +88,9 @@ def _claim(run: Run) -> Iterator[bool]:
 
 def carry_out(run: Run, record: JobRecord) -> None:
     sys.argv = ["mrbench", *record.command]  # for the run's provenance: what would run it by hand
+    submission = read_submission(run.folder.parents[1], record.submission)
     try:
+        expect(submission.code if submission else None, run)
         module, function = record.entry.split(":")
         getattr(importlib.import_module(module), function)(run, job_config(run.folder))
     except UserError as error:

@@ -28,6 +28,7 @@ from mrbench.launch.record import (
     submission_folder,
     update_job,
 )
+from mrbench.runs import code
 from mrbench.runs.files import cannot_write, read_json, write_json
 from mrbench.runs.lock import is_held
 from mrbench.runs.record import Run, now
@@ -51,7 +52,7 @@ class LocalExecutor(Executor):
         ]
         folder = submission_folder(self.root, begin(self.root, "local", self.entry, jobs, limits))
         write_json(folder / "pool.json", asdict(PoolRecord(socket.gethostname(), slots)))
-        start_pool(folder)
+        start_pool(folder, limits.snapshot)
 
     def states(self, run_ids: Collection[str]) -> dict[str, JobState]:
         pools: dict[str, bool] = {}
@@ -132,8 +133,11 @@ def pool_lock(submission: Path) -> Path:
     return submission / "lock"
 
 
-def start_pool(submission: Path) -> None:
-    """Starts a submission's pool. It holds its lock from the first moment on, because it inherits it."""
+def start_pool(submission: Path, snapshot: Path | None = None) -> None:
+    """Starts a submission's pool, which holds its lock from the first moment on, because it inherits it.
+
+    It and its jobs run from `snapshot`, a copy of the code, where one is given.
+    """
     path = pool_lock(submission)
     try:
         with path.open("a") as lock, (submission / "log.txt").open("ab") as log:
@@ -141,7 +145,7 @@ def start_pool(submission: Path) -> None:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             subprocess.Popen(
                 command("mrbench.launch.pool", submission),
-                env=environment(),
+                env={**environment(), **code.environment(snapshot)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -159,9 +163,9 @@ def command(module: str, argument: Path) -> list[str]:
 
 def environment() -> dict[str, str]:
     """This process's, with the code that it runs found first."""
-    code = str(Path(mrbench.__file__).parents[1])
+    ours = str(Path(mrbench.__file__).parents[1])
     known = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **os.environ}  # as nvidia-smi counts GPUs
-    return {**known, "PYTHONPATH": os.pathsep.join(filter(None, [code, os.environ.get("PYTHONPATH")]))}
+    return {**known, "PYTHONPATH": os.pathsep.join(filter(None, [ours, os.environ.get("PYTHONPATH")]))}
 
 
 def _pool_lives(submission: Path) -> bool:

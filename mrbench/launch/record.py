@@ -17,6 +17,7 @@ from mrbench.config import compose
 from mrbench.config.schema import RunConfig
 from mrbench.errors import UserError
 from mrbench.launch.executor import Job, Limits
+from mrbench.runs.code import to_submit
 from mrbench.runs.files import read_json, write_json, write_text
 from mrbench.runs.record import Run, now
 
@@ -62,12 +63,15 @@ def stop_file(run: Path) -> Path:
 
 @dataclass(frozen=True)
 class Submission:
-    """submission.json."""
+    """submission.json. `code` describes the code that was submitted (`runs.code`), `snapshot` is the folder of its
+    copy, where the runs are to run from one."""
 
     launcher: str
     runs: list[str]
     parallel: int | None = None
     max_failures: int | None = None
+    code: dict[str, Any] = field(default_factory=dict)
+    snapshot: str | None = None
 
 
 def submission_folder(root: Path, name: str) -> Path:
@@ -80,7 +84,14 @@ def begin(root: Path, launcher: str, entry: str, jobs: Sequence[Job], limits: Li
     Returns the submission's name.
     """
     name = f"{launcher}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-    submission = Submission(launcher, [job.run_id for job in jobs], limits.parallel, limits.max_failures)
+    submission = Submission(
+        launcher,
+        [job.run_id for job in jobs],
+        limits.parallel,
+        limits.max_failures,
+        to_submit(),
+        str(limits.snapshot) if limits.snapshot else None,
+    )
     write_json(submission_folder(root, name) / "submission.json", asdict(submission))
     for job in jobs:
         folder = job_folder(job.folder)

@@ -9,8 +9,10 @@ import pytest
 from mrbench.config.compose import compose
 from mrbench.config.schema import RunConfig
 from mrbench.errors import UserError
+from mrbench.launch.executor import Job, Limits
 from mrbench.launch.job import run_job
 from mrbench.launch.progress import Watcher
+from mrbench.launch.record import begin, read_job, stop_file
 from mrbench.runs.record import Run, open_run
 
 
@@ -25,10 +27,40 @@ def test_a_mistake_is_told_without_a_traceback_and_with_what_to_do(
     monkeypatch.setattr(sys, "argv", [])
     config = compose()
     run = open_run(tmp_path, config)
-    run_job(str(run.folder), config, ["train"], f"{__name__}:broken_data", str(tmp_path / "stop"), [])
+    begin(tmp_path, "local", f"{__name__}:broken_data", [Job(run.folder, config, ("train",))], Limits())
+    run_job(str(run.folder))
     said = capsys.readouterr().err
     assert said.startswith("error: 2 broken annotations in a.json\n")
     assert said.endswith("Mend the file.\n")
     view = Watcher("box/AP").view(run, 1)
     assert view.state == "failed"
     assert view.error == "2 broken annotations in a.json: annotation 4: no box. Mend the file."
+    record = read_job(run.folder)
+    assert record is not None
+    assert record.ended is not None
+
+
+def test_a_cancelled_job_does_not_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *arguments: None)
+    config = compose()
+    run = open_run(tmp_path, config)
+    begin(tmp_path, "local", f"{__name__}:broken_data", [Job(run.folder, config)], Limits())
+    stop_file(run.folder).touch()
+    run_job(str(run.folder))
+    assert run.status().state == "pending"
+
+
+def test_a_job_says_that_other_code_runs_than_was_submitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *arguments: None)
+    monkeypatch.setattr(sys, "argv", [])
+    monkeypatch.setenv("MRBENCH_SUBMITTED_CODE", "null")  # set, so that it is put back
+    monkeypatch.setattr("mrbench.launch.record.to_submit", lambda: {"version": "0", "source_sha256": "0" * 64})
+    config = compose()
+    run = open_run(tmp_path, config)
+    begin(tmp_path, "local", f"{__name__}:broken_data", [Job(run.folder, config)], Limits())
+    run_job(str(run.folder))
+    assert (
+        "the code has changed since the submission: version 0 (0000000000) was submitted" in run.log_file.read_text()
+    )

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from diary import PATIENCE, alive, assert_no_slot_is_shared, diary, events, kill_pools, most_at_once, states, until
 
 from mrbench.cli.sweep import sweep_command
 from mrbench.errors import UserError
 from mrbench.runs.lock import run_lock
-from mrbench.runs.record import Run, list_runs
+from mrbench.runs.record import Run, list_runs, open_run
+from mrbench.study.grid import grid_study
+from mrbench.study.plan import make_plan
+from mrbench.study.record import read_study, write_study
 
 HERE = Path(__file__).parent
 
@@ -248,6 +252,30 @@ def test_no_more_runs_are_begun_after_so_many_failures(tmp_path: Path) -> None:
     more = sweep(tmp_path, *study, "--max-failures", "2", gpus="0")
     assert more.returncode == 1
     assert states(tmp_path) == ["failed"] * 3 + ["pending"]
+
+
+def test_pruning_shows_and_asks_and_leaves_what_another_study_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def record(*grid: str, name: str) -> list[str]:
+        plan = make_plan(grid_study(grid, name))
+        write_study(tmp_path, plan)
+        return [open_run(tmp_path, planned.config).run_id for planned in plan.runs]
+
+    runs = record("optimizer.lr=0.1,0.2,0.3", "seed=0,1", name="one")
+    record("optimizer.lr=0.3", "seed=1", name="other")
+    grid = ["optimizer.lr=0.1,0.2", "seed=0"]
+    monkeypatch.setattr("typer.confirm", lambda question: False)
+    with pytest.raises(typer.Exit):
+        sweep_command(grid, root=tmp_path, name="one", prune=True)
+    assert "4 leave the record of one, 3 of them the disk" in capsys.readouterr().out
+    assert len(list_runs(tmp_path)) == 6
+    assert len(read_study(tmp_path, "one").run_ids()) == 6
+    sweep_command(grid, root=tmp_path, name="one", prune=True, yes=True)
+    assert {run.run_id for run in list_runs(tmp_path)} == {runs[0], runs[2], runs[5]}
+    assert read_study(tmp_path, "one").run_ids() == [runs[0], runs[2]]
+    sweep_command([runs[0]], root=tmp_path, prune=True, yes=True)
+    assert {run.run_id for run in list_runs(tmp_path)} == {runs[2], runs[5]}
 
 
 def test_one_runs_log_is_followed_to_its_end(tmp_path: Path) -> None:
