@@ -19,7 +19,7 @@ class Mapping(dict[Any, Any]):
         self.lines: dict[Any, int] = {}
 
 
-class Loader(_Base):  # type: ignore[misc]
+class Loader(_Base):
     """YAML's safe loader, for which a key that comes twice is an error instead of the last one winning."""
 
     def mapping(self, node: Any) -> Iterator[Mapping]:

@@ -1,0 +1,69 @@
+"""`mrbench sweep --dry-run`: the runs of a study, which of them exist, and what the rest will cost."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from mrbench.study.plan import Plan
+
+MOST_ROWS = 1000  # a longer table is read by a program: --json has it all
+
+
+def show_plan(folder: Path, plan: "Plan", as_json: bool) -> None:
+    """Prints a line for each run, and the sum. Runs nothing, writes nothing."""
+    from mrbench.cli.sweep_actions import count_runs
+    from mrbench.cli.text_table import lines
+    from mrbench.launch.places import Places
+    from mrbench.launch.progress import COMPLETED, Watcher
+    from mrbench.launch.table import describe
+    from mrbench.runs.record import Run
+    from mrbench.study.cost import SpeedsOnRecord
+
+    unique = plan.unique()
+    watcher = Watcher(plan.study.metrics[0])
+    jobs = Places(folder).states(list(unique))
+    views = {
+        run_id: watcher.view(Run(folder / "runs" / run_id), planned.config.schedule.iterations, job=jobs.get(run_id))
+        for run_id, planned in unique.items()
+    }
+    left = {r: 0 if v.state == COMPLETED else v.iterations - v.iteration for r, v in views.items()}
+    speeds = SpeedsOnRecord(folder, plan)
+    estimates = {r: speeds.estimate(unique[r].config, left[r]) for r in unique if left[r]}
+    hours = {r: found.seconds / 3600 for r, found in estimates.items() if found}
+    unknown = len(estimates) - len(hours)
+    sources = Counter(found.source for found in estimates.values() if found)
+    if as_json:
+        runs = [
+            {"arm": p.arm, "seed": p.seed, "run": p.run_id, "state": views[p.run_id].state,
+             "iterations_left": left[p.run_id], "hours_left": hours.get(p.run_id) if left[p.run_id] else 0.0,
+             "overrides": list(p.overrides)}
+            for p in plan.runs
+        ]  # fmt: skip
+        whole = {"iterations_left": sum(left.values()), "hours_left": sum(hours.values()), "speed_unknown": unknown,
+                 "speed_from": dict(sources)}  # fmt: skip
+        typer.echo(json.dumps({"study": plan.study.name, "scale": plan.study.scale, "runs": runs} | whole, indent=1))
+        return
+    rows = [
+        (p.arm, str(p.seed), p.run_id, describe(views[p.run_id]), f"{left[p.run_id]:,}",
+         f"{hours[p.run_id]:,.2f}" if p.run_id in hours else "?" if left[p.run_id] else "")
+        for p in plan.runs[:MOST_ROWS]
+    ]  # fmt: skip
+    typer.echo(plan.study.title)
+    titles = ("arm", "seed", "run", "state", "iterations left", "hours")
+    typer.echo("\n".join(lines(titles, rows, left=(True, False, True, True, False, False))))
+    if len(plan.runs) > MOST_ROWS:
+        typer.echo(f"... and {len(plan.runs) - MOST_ROWS:,} more: --json has them all")
+    exist = sum(v.state == COMPLETED for v in views.values())
+    typer.echo(f"{count_runs(len(unique))}, {exist} complete; {sum(left.values()):,} iterations left.")
+    if hours:
+        what = " and ".join(sources)
+        typer.echo(
+            f"About {sum(hours.values()):,.1f} hours, were they run one after the other, by the speed of {what}."
+        )
+    if unknown:
+        typer.echo(f"No speed is on record for {count_runs(unknown)}: how long they take is not known.")
+    typer.echo("Nothing was run.")
