@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -18,6 +19,7 @@ from pycocotools import mask as coco_mask
 from mrbench.config.schema import ShapesConfig
 from mrbench.data.shapes import CLASSES, CROWD, FIRST_INSTANCE, SPLITS, VERSION, Scene, draw_scene
 from mrbench.errors import UserError
+from mrbench.runs.lock import NO_LOCKS
 
 MANIFEST = "manifest.json"
 
@@ -46,9 +48,9 @@ def shapes_folder(settings: ShapesConfig) -> Path:
         return folder
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with _only_one(cache / f"shapes-{name}.lock"):
+        with _only_one(cache / f"shapes-{name}.lock") as alone:
             if not _intact(folder):
-                _make(settings, folder)
+                _make(settings, folder, alone)
     except OSError as error:
         raise UserError(
             f"Cannot make the embedded data set in {cache}: {error.strerror or error}",
@@ -66,19 +68,24 @@ def _check(settings: ShapesConfig) -> None:
             raise UserError(f"data.shapes.{name}=[{low}, {high}] is not a range from {least} upwards")
 
 
-def _make(settings: ShapesConfig, folder: Path) -> None:
+def _make(settings: ShapesConfig, folder: Path, alone: bool) -> None:
     # Holding the lock, whatever lies here was left by a process that was killed.
-    partial = folder.with_name(folder.name + ".partial")
-    for leftover in (partial, folder):
+    for leftover in (*folder.parent.glob(f"{folder.name}.partial*"), folder) if alone else ():
         if leftover.exists():
             shutil.rmtree(leftover)
+    partial = folder.with_name(f"{folder.name}.partial-{socket.gethostname()}-{os.getpid()}")
     (partial / "annotations").mkdir(parents=True)
     counts = {"train": settings.train_images, "val": settings.val_images}
     with _progress(sum(counts.values())) as advance:
         for split in SPLITS:
             _write_split(settings, split, counts[split], partial, advance)
     (partial / MANIFEST).write_text(json.dumps(_survey(partial), indent=1))
-    partial.rename(folder)
+    try:
+        partial.rename(folder)
+    except OSError:
+        shutil.rmtree(partial)
+        if not _intact(folder):  # another process, which no lock held back, was quicker
+            raise
 
 
 def _write_split(settings: ShapesConfig, split: str, count: int, root: Path, advance: Any) -> None:
@@ -150,11 +157,18 @@ def _intact(folder: Path) -> bool:
 
 
 @contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    """Waits until no other process holds the lock; a process that is killed lets go of it."""
+def _only_one(path: Path) -> Iterator[bool]:
+    """Waits until no other process holds the lock; a process that is killed lets go of it. Yields False where the
+    file system has no locks."""
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            yield False
+            return
+        yield True
 
 
 @contextmanager
