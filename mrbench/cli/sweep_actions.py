@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mrbench.config.schema import RunConfig
     from mrbench.launch.executor import Limits
     from mrbench.launch.progress import RunView
+    from mrbench.runs.record import Run
     from mrbench.study.plan import Plan, PlannedRun
     from mrbench.study.record import StudyRecord
 
@@ -69,14 +70,26 @@ def runs_again(folder: Path, record: "StudyRecord", on: str | None) -> "dict[str
 
 def check(folder: Path, runs: "Mapping[str, PlannedRun]", limits: "Limits") -> None:
     """Raises UserError for what is known to go wrong before anything is written."""
+    from mrbench.config.layout import check_data
     from mrbench.launch.places import Places
+    from mrbench.runs.record import Run
 
+    left = [p for r, p in runs.items() if not _is_complete(Run(folder / "runs" / r))]
+    for data in {repr(p.config.data): p.config.data for p in left}.values():
+        check_data(data)
     places = Places(folder)
     kinds: dict[str, list[RunConfig]] = {}
     for planned in runs.values():
         kinds.setdefault(planned.config.launcher.kind, []).append(planned.config)
     for kind, configs in kinds.items():
         places.of(kind).check(configs, limits)
+
+
+def _is_complete(run: "Run") -> bool:
+    try:
+        return run.status().state == "completed"
+    except UserError:
+        return False  # a damaged record: said where the run is looked at
 
 
 def look(folder: Path, record: "StudyRecord") -> "tuple[dict[str, RunView], list[str]]":

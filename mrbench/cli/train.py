@@ -36,6 +36,14 @@ def train_command(
 
       srun --ntasks-per-node 8 --nodes 2 mrbench train recipe=mask_rcnn_r50_fpn_1x data.root=/data/coco
     """
+    try:
+        _command(overrides, root, config_dir, cfg)
+    except KeyboardInterrupt:  # torch takes seconds to load; only then does training listen
+        typer.echo("stopped by SIGINT before it began: the same command begins.", err=True)
+        raise typer.Exit(130) from None
+
+
+def _command(overrides: Overrides, root: Root, config_dir: ConfigDir, cfg: bool) -> None:
     config = compose(overrides, config_dir)
     if cfg:
         from mrbench.config.compose import to_yaml
@@ -44,8 +52,12 @@ def train_command(
         rule = "".join(f"# {line}\n" for line in scaling(overrides, config_dir))
         typer.echo(f"# {run_id(config)}\n{rule}{to_yaml(config)}", nl=False)
         return
-    from mrbench.runs.record import open_run
+    from mrbench.config.identity import run_id
+    from mrbench.config.layout import check_data
+    from mrbench.runs.record import Run, open_run
 
+    if Run(root_folder(root) / "runs" / run_id(config)).status().state != "completed":
+        check_data(config.data)
     run = open_run(root_folder(root), config)
     if run.status().state == "completed":
         typer.echo(f"{run.run_id} is complete: nothing to do. It lies in {run.folder}")

@@ -57,6 +57,14 @@ def find_more(data: DataConfig) -> list[tuple[Path, Path]]:
     ]
 
 
+def check_data(data: DataConfig) -> None:
+    """Raises UserError where a folder or file of the data set is missing: asked before a run is made of it."""
+    if data.kind == "coco_folder":
+        for split in ("train", "val"):
+            find_split(data, split)
+        find_more(data)
+
+
 def _given_file(root: Path, name: str, key: str) -> Path:
     if not (root / name).is_file():
         raise UserError(f"{key} is not a file: {root / name}", "It is taken relative to data.root.")
