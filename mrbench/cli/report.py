@@ -44,6 +44,9 @@ def report_command(
     group_by: Annotated[
         str | None, typer.Option("--group-by", metavar="KEY,...", help="Arms by the values of these settings.")
     ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Two single runs side by side, on the terminal. Says nothing of seeds.")
+    ] = False,
     prior: Annotated[
         str,
         typer.Option(
@@ -74,10 +77,16 @@ def report_command(
 
     Example: mrbench report norms demo --group-by model.norm
 
+    Example: mrbench report --compare 74bdd1 1ac0
+
     Example: mrbench report demo --metrics mask/AP,mask/APs --format html
 
     Example: mrbench report demo --format json --out - | jq .answer
     """
+    if compare:
+        _compare(names or [], resamples, root)
+        return
+
     from mrbench.report import collect, grouping
     from mrbench.report.planning import Aim
 
@@ -90,6 +99,21 @@ def report_command(
     study = collect.with_baseline(study, baseline) if baseline else study
     place = Path(out) if out else folder / "results" / study.name
     _report(study, kinds, place, out == "-", resamples, prior, Aim(difference, power), detail)
+
+
+def _compare(names: list[str], resamples: int, root: Path | None) -> None:
+    """Metrics with intervals over images, and what was not the same: settings, code, packages, hardware."""
+    from mrbench.cli.runs_compare import compare_command
+    from mrbench.runs.comparison import compare_surroundings
+    from mrbench.runs.record import find_runs
+
+    if len(names) != 2:
+        raise UserError("--compare sets two runs side by side.", "For example: mrbench report --compare 74bdd1 1ac0")
+    compare_command(names, resamples, False, root)
+    around = list(compare_surroundings(*find_runs(root_folder(root), names)))
+    typer.echo("\nenvironment" if around else "\nThe environment is the same.")
+    for name, one, other in around:
+        typer.echo(f"  {name}: {one} | {other}")
 
 
 def _listed(text: str | None) -> list[str]:

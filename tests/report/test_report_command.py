@@ -81,9 +81,19 @@ def test_runs_are_compared_by_hand(demo: Path) -> None:
     assert "norm=bn" in done.stdout
 
 
+def test_two_runs_are_set_side_by_side(demo: Path) -> None:
+    runs = [f"mask_rcnn_small-shapes-{name}" for name in ("gn000000", "bn000000")]
+    done = mrbench("--compare", *runs, "--root", str(demo), "--resamples", "5")
+    assert done.exit_code == 0, done.output
+    assert "box/AP" in done.stdout
+    assert "model.norm" in done.stdout
+    assert "The environment is the same." in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["--compare", "mask_rcnn_small-shapes-gn000000"], "two runs"),
         (["demmo"], "demo"),
         ([], "demo"),
         (["demo", "--format", "htlm"], "html"),

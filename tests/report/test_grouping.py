@@ -1,0 +1,114 @@
+"""Runs without a study file, and several studies: what becomes an arm, what pairs its runs, and what it is called."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mrbench.errors import UserError
+from mrbench.report.build import build
+from mrbench.report.grouping import gather, parse_rules
+
+
+def arms(root: Path, *names: str, where: tuple[str, ...] = (), by: tuple[str, ...] = ()) -> dict[str, list[str]]:
+    study = gather(root, names, parse_rules(where), by)
+    return {arm.name: [run.run_id or "" for run in arm.runs] for arm in study.arms}
+
+
+def set_values(root: Path, run: str, **changes: str) -> None:
+    """Text in place of text, in the configuration of a run."""
+    path = root / "runs" / f"mask_rcnn_small-shapes-{run}" / "config.yaml"
+    text = path.read_text()
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+
+
+@pytest.fixture
+def root(make_study: Callable[..., Path], tmp_path: Path) -> Path:
+    return make_study(tmp_path, seeds=2, matches=False)
+
+
+def test_a_filter_takes_the_runs_that_are_so_configured(demo: Path) -> None:
+    found = arms(demo, where=("model.norm=bn",))
+    assert list(found.values()) == [[f"mask_rcnn_small-shapes-bn{seed:06x}" for seed in range(3)]]
+    (longer,) = arms(demo, where=("model.norm=gn,bn", "schedule.iterations=1e3")).values()
+    assert longer == [f"mask_rcnn_small-shapes-long{seed:06x}" for seed in range(3)]
+    assert list(arms(demo, "demo", where=("model.norm=gn",))) == ["gn", "roi_pool", "class_agnostic", "longer"]
+
+
+def test_arms_by_the_values_of_a_setting_hold_all_runs_and_are_in_order(demo: Path) -> None:
+    found = arms(demo, "demo", by=("schedule.iterations",))
+    assert {name: len(runs) for name, runs in found.items()} == {"iterations=500": 12, "iterations=1000": 3}
+    assert list(arms(demo, by=("model.norm", "schedule.iterations"))) == [
+        "norm=bn iterations=500",
+        "norm=gn iterations=500",
+        "norm=gn iterations=1000",
+    ]
+
+
+def test_grouped_runs_are_paired_over_what_else_differs_and_the_seed(root: Path) -> None:
+    """norm x pooler, two seeds: a run with roi_pool and seed 1 is compared with its like."""
+    for seed in (0, 1):
+        set_values(root, f"clas{seed:06x}", **{"norm: gn": "norm: bn", "kind: roi_align": "kind: roi_pool"})
+        shutil.rmtree(root / "runs" / f"mask_rcnn_small-shapes-long{seed:06x}")
+    study = gather(root, [], (), ("model.norm",))
+    blocks = [
+        {run.seed: (run.config["model.pooler.kind"], run.config["seed"]) for run in arm.runs} for arm in study.arms
+    ]
+    assert [arm.name for arm in study.arms] == ["norm=bn", "norm=gn"]
+    assert blocks[0] == blocks[1]
+    assert len(blocks[0]) == 4
+    assert "model.pooler.kind" in study.notes[0]
+    assert build(study, resamples=0).answers[0].differences["norm=gn"].seeds == (0, 1, 2, 3)
+
+
+def test_several_studies_are_one_table_and_a_run_that_both_have_counts_once(root: Path) -> None:
+    record = json.loads((root / "studies" / "demo.json").read_text())
+    chosen = {"same": record["arms"]["gn"], "longer": record["arms"]["bn"]}
+    (root / "studies" / "other.json").write_text(
+        json.dumps({**record, "study": "other", "arms": chosen, "baseline": "same"})
+    )
+    shutil.copy(root / "studies" / "demo.json", root / "studies" / "again.json")
+    assert list(arms(root, "demo", "again")) == list(arms(root, "demo"))
+    study = gather(root, ["other", "demo"])
+    assert [arm.name for arm in study.arms] == ["same", "longer", "roi_pool", "class_agnostic", "demo/longer"]
+    assert (study.name, study.baseline) == ("other+demo", "same")
+    assert {run.arm for arm in study.arms for run in arm.runs} == {arm.name for arm in study.arms}
+
+
+def test_names_are_short_where_only_paths_differ(root: Path) -> None:
+    for seed in (0, 1):
+        for arm, where in (("gn", "/a/long/way/first"), ("bn", "/a/long/way/second")):
+            set_values(
+                root, f"{arm}{seed:06x}", **{"  name: mask_rcnn_small\n": f"  name: m\n  weights: {where}/w.pt\n"}
+            )
+            set_values(root, f"{arm}{seed:06x}", **{"norm: bn" if arm == "bn" else "norm: gn": "norm: gn"})
+    names = [f"mask_rcnn_small-shapes-{arm}{seed:06x}" for arm in ("gn", "bn") for seed in (0, 1)]
+    assert list(arms(root, *names)) == ["weights=first/w.pt", "weights=second/w.pt"]
+
+
+def test_where_the_data_lie_makes_no_arm(root: Path) -> None:
+    for seed, where in ((0, "/here/coco"), (1, "/there/coco")):
+        set_values(root, f"gn{seed:06x}", **{"runtime:\n": f"data:\n  name: coco\n  root: {where}\nruntime:\n"})
+    assert len(arms(root, "mask_rcnn_small-shapes-gn000000", "mask_rcnn_small-shapes-gn000001")) == 1
+
+
+@pytest.mark.parametrize(
+    ("where", "by", "says"),
+    [
+        (("model.nrom=gn",), (), "model.norm"),
+        ((), ("model.nrom",), "model.norm"),
+        (("model.norm=ln",), (), "bn, gn"),
+        (("model.norm",), (), "key=value"),
+    ],
+)
+def test_a_mistyped_setting_or_value_is_told_what_there_is(
+    demo: Path, where: tuple[str, ...], by: tuple[str, ...], says: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        arms(demo, where=where, by=by)
+    assert says in f"{error.value.what} {error.value.hint}"
