@@ -37,6 +37,7 @@ lint: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/mrbench gpu-bench --mode train,infer
 	$(BIN)/python -W ignore::DeprecationWarning -m mrbench.bench.loading
+	$(BIN)/python -m mrbench.bench.many_runs
 	$(BIN)/python -m mrbench.bench.reporting
 
 clean:

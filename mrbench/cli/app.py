@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mrbench import __version__
-from mrbench.cli import data, recipes, runs, weights
+from mrbench.cli import data, recipes, runs, studies, weights
 from mrbench.cli.common import show_error
 from mrbench.cli.eval import eval_command
 from mrbench.cli.gpu_bench import gpu_bench_command
@@ -53,6 +53,7 @@ app.command("sweep")(sweep_command)
 app.command("report")(report_command)
 app.command("gpu-bench")(gpu_bench_command)
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(studies.app, name="studies")
 app.add_typer(runs.app, name="runs")
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")

@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from mrbench.cli.app import app
 from mrbench.config.compose import compose
 from mrbench.config.composer import Composer
 from mrbench.config.identity import run_id
+from mrbench.config.paths import ablations_dir
 from mrbench.config.recipes import changes, recipes
 from mrbench.config.schema import RunConfig
 from mrbench.study.ablation import load_study, published_rows, study_names
@@ -88,3 +91,17 @@ def test_a_plan_of_a_shipped_study_is_what_hydra_composes() -> None:
     plan = make_plan(load_study("schedule").at_scale("full"), ["runtime.devices=8"], seeds=[3])
     assert [run.seed for run in plan.runs] == [3] * 4
     assert all(run.config == compose(run.overrides) for run in plan.runs[:2])
+
+
+def test_the_page_of_all_studies_is_current() -> None:
+    done = CliRunner().invoke(app, ["studies", "table"])
+    page = ablations_dir().parent / "docs" / "ablations.md"
+    assert page.read_text() == done.output, "mrbench studies table -o docs/ablations.md writes it"
+    for name in study_names():
+        assert f"## {name}\n" in done.output
+    assert "lsj/table/gn: box 43.5, mask 39.8" in done.output
+
+
+def test_the_list_names_every_study() -> None:
+    listed = CliRunner().invoke(app, ["studies", "list"]).output
+    assert [line.split()[0] for line in listed.splitlines()[1:]] == study_names()

@@ -1,0 +1,48 @@
+"""`mrbench studies`: the ablations that come along."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="The studies that come with mrbench.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_studies() -> None:
+    """Every study: its name, arms and seeds, scales, and question.
+
+    Example: mrbench studies list
+    """
+    from mrbench.cli.text_table import lines
+    from mrbench.study.ablation import load_study, study_names
+
+    studies = [load_study(name) for name in study_names()]
+    rows = [
+        (study.name, f"{len(study.arms)} x {len(study.seeds)}", " ".join(study.scales) or "one", study.question)
+        for study in studies
+    ]
+    titles = ("study", "arms x seeds", "scales", "question")
+    typer.echo("\n".join(lines(titles, rows, left=(True, False, True, True))))
+
+
+@app.command("table")
+def write_table(
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The file to write; else standard output.")] = None,
+) -> None:
+    """All studies with their arms and the published rows that these answer to, as Markdown: docs/ablations.md.
+
+    Example: mrbench studies table -o docs/ablations.md
+    """
+    from mrbench.report.published import accuracy
+    from mrbench.runs.files import write_text
+    from mrbench.study.ablation import load_study, study_names
+    from mrbench.study.page import page
+
+    published = {row.id: row.metrics for row in accuracy().values()}
+    text = page([load_study(name) for name in study_names()], published)
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        write_text(out, text)
+        typer.echo(f"{out} is written.")
