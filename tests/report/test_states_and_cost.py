@@ -1,0 +1,125 @@
+"""Runs that went wrong or are of another time are in the report with what is missing; and which arms none beats."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mrbench.report import cost, grouping, table, words, write
+from mrbench.report.build import MOST_CHARTED, build, charted
+from mrbench.report.collect import load_study
+
+
+@pytest.fixture
+def root(make_study: Callable[..., Path], tmp_path: Path) -> Path:
+    return make_study(tmp_path, seeds=3, matches=False)
+
+
+def change(root: Path, run: str, file: str, **fields: Any) -> None:
+    path = root / "runs" / f"mask_rcnn_small-shapes-{run}" / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def zero(root: Path, run: str) -> None:
+    change(root, run, "evaluation.json", metrics={"box/AP": 0.0, "mask/AP": 0.0})
+
+
+def test_a_run_that_ends_with_ap_0_or_a_loss_that_is_not_finite_is_counted_and_not_averaged(root: Path) -> None:
+    zero(root, "bn000000")
+    error = {"kind": "non_finite_loss", "message": "loss is nan at iteration 17 (images 3)"}
+    change(root, "bn000001", "status.json", state="failed", error=error)
+    change(root, "gn000002", "status.json", state="failed", error={"kind": "out_of_memory", "message": "no memory"})
+    report = build(load_study(root, "demo"))
+    arm = report.study.arm("bn")
+    assert [run.state for run in arm.runs] == ["diverged", "diverged", "completed"]
+    assert list(arm.scores("box/AP")) == [2]
+    costs = {row["arm"]: (row["runs"], row["diverged"], row["failed"]) for row in table.cost(report).records()}
+    assert costs["bn"] == ("1 completed, 2 diverged", 2, 0)
+    assert costs["gn"] == ("2 completed, 1 failed", 0, 1)
+    assert "Diverged, and left out of means and differences: bn 2 of 3 runs." in words.interval_notes(report)
+    assert "bn, seed 1: diverged (loss is nan at iteration 17 (images 3))" in words.problems(report)
+    found = json.loads(write.as_json(report))["arms"]
+    assert (found["bn"]["diverged"], found["gn"]["failed"]) == (2, 1)
+
+
+def test_a_study_in_which_nothing_is_detected_yet_has_not_diverged(root: Path) -> None:
+    for arm in ("gn", "bn", "roi_", "clas", "long"):
+        for seed in range(3):
+            zero(root, f"{arm}{seed:06x}")
+    report = build(load_study(root, "demo"), resamples=0)
+    assert {run.state for run in report.study.runs} == {"completed"}
+    assert report.answers[0].summaries["gn"].mean == 0
+
+
+def test_a_report_is_made_of_runs_in_all_states_of_empty_folders_and_of_other_versions(root: Path) -> None:
+    runs = root / "runs"
+    zero(root, "bn000000")
+    change(root, "bn000001", "status.json", state="running", iteration=100)
+    change(root, "bn000002", "status.json", state="failed", error={"kind": "out_of_memory", "message": "no memory"})
+    for path in (runs / "mask_rcnn_small-shapes-roi_000000").iterdir():
+        path.unlink()  # an empty folder
+    change(root, "roi_000001", "status.json", state="preempted")
+    (runs / "mask_rcnn_small-shapes-roi_000002" / "provenance.json").unlink()
+    older = runs / "mask_rcnn_small-shapes-long000000"  # other keys, other versions
+    (older / "config.yaml").write_text("seed: 0\nmodel: {name: mask_rcnn_small, normalisation: gn}\n")
+    change(root, "long000000", "status.json", generation=0)
+    change(root, "long000000", "evaluation.json", metrics={"box/AP": 40.0, "segm": 7})
+    change(root, "long000001", "provenance.json", packages={"torch": "2.15.0"}, code={"version": "9"})
+    (runs / "mask_rcnn_small-shapes-long000001" / "metrics.jsonl").write_text('{"kind": "train", "iter')
+    report = build(load_study(root, "demo"))
+    written = write.write(report, root / "out", [kind for kind in write.FORMATS if kind != "terminal"])
+    assert all(path.is_file() for path in written)
+    text = (root / "out" / "report.md").read_text()
+    for told in ("bn, seed 0: diverged", "bn, seed 1: interrupted", "no memory", "roi\\_pool, seed 1: preempted"):
+        assert told in text
+    assert "torch: 2.15.0 (longer)" in text
+    assert report.answers[0].summaries["longer"].n == 3
+    assert report.answers[1].summaries["longer"].n == 2
+    assert any(line.startswith("roi_pool, seed 0:") for line in words.problems(report))
+
+
+def test_no_arm_beats_those_on_paretos_front() -> None:
+    """Worked by hand: b is dearer and worse than a; d is as good as c and dearer; e and f are the same point."""
+    points = {
+        "a": (40.0, 1.0),
+        "b": (39.0, 2.0),
+        "c": (42.0, 3.0),
+        "d": (42.0, 4.0),
+        "e": (43.0, 9.0),
+        "f": (43.0, 9.0),
+    }
+    found = cost.unbeaten(points)
+    assert found == {"a": True, "b": False, "c": True, "d": False, "e": True, "f": True}
+
+
+def test_costs_are_device_hours_and_are_not_compared_across_hardware(root: Path) -> None:
+    for seed in range(3):
+        change(root, f"long{seed:06x}", "status.json", ended="2026-03-01T12:00:00+00:00")
+        change(root, f"long{seed:06x}", "provenance.json", processes=4)
+    report = build(load_study(root, "demo"), resamples=0)
+    found = cost.costs(report)
+    assert found["longer"].hours == pytest.approx(2)
+    assert found["longer"].device_hours == pytest.approx(8)
+    assert found["gn"].device_hours == pytest.approx(70 / 3600)
+    assert found["longer"].unbeaten  # the best
+    assert not found["bn"].unbeaten  # the worst, and no cheaper
+    hardware = {"host": "there", "cpu": "Another", "cores": 2, "memory": 8 * 2**30, "gpus": []}
+    change(root, "long000000", "provenance.json", hardware=hardware)
+    report = build(load_study(root, "demo"), resamples=0)
+    assert {found.unbeaten for found in cost.costs(report).values()} == {None}
+    assert "CPU" in cost.notes(report)[0]
+
+
+def test_charts_of_many_arms_show_the_baseline_and_the_largest_differences(
+    make_study: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = make_study(tmp_path, seeds=1, matches=False)
+    record = json.loads((root / "studies" / "demo.json").read_text())
+    record["arms"] |= {f"same{i}": record["arms"]["gn"] for i in range(MOST_CHARTED)}
+    (root / "studies" / "demo.json").write_text(json.dumps(record))
+    shown = [arm.name for arm in charted(build(load_study(root, "demo"), resamples=0)).study.arms]
+    assert len(shown) == MOST_CHARTED
+    assert {"gn", "bn", "roi_pool", "longer"} <= set(shown)
+    assert len(grouping.gather(root, ["demo"]).arms) == MOST_CHARTED + 5
