@@ -123,21 +123,27 @@ def within_arms(scores: Scores) -> Spread:
 
 
 def of_pairs(scores: Scores) -> Spread:
-    """Residual standard deviation of the two-way layout arm + seed, by least squares, complete or not."""
-    arms = sorted(scores)
-    seeds = sorted({seed for arm in scores.values() for seed in arm})
-    cells = [(a, s, scores[a][s]) for a in arms for s in seeds if s in scores[a]]
+    """Residual standard deviation of the two-way layout arm + seed, by least squares, complete or not.
+
+    The factor with more levels is taken out as means within it, of the scores and of the other factor's columns alike;
+    what is left is a small problem with the same residuals (Frisch and Waugh 1933, Econometrica 1).
+    """
+    cells = [(arm, seed, score) for arm, own in scores.items() for seed, score in own.items()]
     if not cells:
         return Spread(float("nan"), 0)
-    design = np.zeros((len(cells), len(arms) + len(seeds)))
-    for row, (a, s, _) in enumerate(cells):
-        design[row, arms.index(a)] = 1
-        design[row, len(arms) + seeds.index(s)] = 1
-    y = np.array([score for _, _, score in cells])
+    arm_of = np.unique([arm for arm, _, _ in cells], return_inverse=True)[1]
+    seed_of = np.unique([seed for _, seed, _ in cells], return_inverse=True)[1]
+    many, few = sorted((arm_of, seed_of), key=lambda levels: -int(levels.max()))
+    y = np.array([score for _, _, score in cells], dtype=float)
     y = y - y.mean()  # the same residuals, without digits lost to a large common level
-    solution, _, rank, _ = np.linalg.lstsq(design, y, rcond=None)
-    df = len(cells) - int(rank)
-    residual = y - design @ solution
+    columns = np.column_stack([y, few[:, None] == np.arange(few.max() + 1)])
+    counts = np.bincount(many)
+    means = np.zeros((len(counts), columns.shape[1]))
+    np.add.at(means, many, columns)
+    columns -= (means / counts[:, None])[many]
+    solution, _, rank, _ = np.linalg.lstsq(columns[:, 1:], columns[:, 0], rcond=None)
+    df = len(cells) - len(counts) - int(rank)
+    residual = columns[:, 0] - columns[:, 1:] @ solution
     return Spread(sqrt(float(residual @ residual) / df) if df else float("nan"), df)
 
 

@@ -74,6 +74,23 @@ def test_within_arms_by_hand() -> None:
     assert spread.sd == pytest.approx(sqrt(10 / 3))
 
 
+@pytest.mark.parametrize("arms, seeds, present", [(7, 3, 0.7), (2, 9, 0.6), (5, 5, 0.4), (4, 3, 1.0)])
+def test_the_spread_of_pairs_is_that_of_least_squares_on_all_effects(arms: int, seeds: int, present: float) -> None:
+    generator = np.random.default_rng(arms)
+    cells = [(a, s) for a in range(arms) for s in range(seeds) if generator.random() < present]
+    y = 40 + generator.normal(size=len(cells))
+    design = np.zeros((len(cells), arms + seeds))
+    for row, (a, s) in enumerate(cells):
+        design[row, [a, arms + s]] = 1
+    solution, _, rank, _ = np.linalg.lstsq(design, y, rcond=None)
+    scores: Scores = {}
+    for (a, s), value in zip(cells, y.tolist(), strict=True):
+        scores.setdefault(f"arm {a}", {})[s] = value
+    found = of_pairs(scores)
+    assert found.df == len(cells) - rank
+    assert found.sd == pytest.approx(np.sqrt(((y - design @ solution) ** 2).sum() / found.df))
+
+
 def test_an_incomplete_layout_loses_the_degrees_of_freedom_of_what_is_missing() -> None:
     generator = np.random.default_rng(0)
     full = {arm: {seed: float(generator.normal()) for seed in range(4)} for arm in "abc"}
