@@ -24,6 +24,8 @@ COLOURS = {
 DEFAULT = ("run", "study", "arm", "seed", "state", "progress", "box/AP", "mask/AP", "when")
 TEXT = ("run", "folder", "study", "arm", "state", "host", "error", "started", "updated", "ended", "when")
 
+WHOLE = ("state", "started", "updated", "ended", "when")  # are not folded
+
 
 def list_command(
     filters: Annotated[
@@ -150,13 +152,17 @@ def _print(some: "Sequence[Entry]", asked: Sequence[str]) -> None:
         cells["when"] = [text[:16] for text in cells["when"]]
         if "mask/AP" in names and not fitting([[name, *cells[name]] for name in names]):
             names.remove("mask/AP")
-        if not fitting([[name, *cells[name]] for name in names]):  # the hash alone finds a run as well
+    if not fitting([[name, *cells[name]] for name in names]):
+        if "run" in names:  # the hash alone finds a run as well
             cells["run"] = [text.rpartition("-")[2] for text in cells["run"]]
+        if not asked:
             cells["when"] = [text[5:] for text in cells["when"]]
     colours = [COLOURS.get(entry.state) for entry in some]
     table = list(zip(*(cells[name] for name in names), strict=True))
     left = [name in TEXT or "." in name for name in names]
-    typer.echo("\n".join(lines(names, table, left, {names.index("state"): colours} if "state" in names else {})))
+    state = {names.index("state"): colours} if "state" in names else {}
+    whole = [i for i, name in enumerate(names) if name in WHOLE]
+    typer.echo("\n".join(lines(names, table, left, state, whole)))
 
 
 def _cells(some: "Sequence[Entry]", name: str) -> list[str]:

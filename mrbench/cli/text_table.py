@@ -35,25 +35,26 @@ def lines(
     rows: Sequence[Sequence[str]],
     left: Sequence[bool],
     colours: Mapping[int, Sequence[str | None]] | None = None,
+    whole: Sequence[int] = (),
 ) -> Iterator[str]:
     """The table's lines. `left`: which columns are set to the left; `colours`: of a column's cells, row by row.
 
-    Where it is too wide the widest columns of text are folded, never cut.
+    Where it is too wide the widest of the columns set to the left are folded, never cut, but for those of `whole`.
     """
     widths = _widths([[title, *(row[i] for row in rows)] for i, title in enumerate(titles)])
     room = terminal_width()
     if room is not None:
-        _narrow(widths, left, room)
+        _narrow(widths, [to_left and i not in whole for i, to_left in enumerate(left)], room)
     yield from _row(titles, widths, left, ["bold"] * len(titles))
     for number, row in enumerate(rows):
         own = [colours[i][number] if colours and i in colours else None for i in range(len(titles))]
         yield from _row(row, widths, left, own)
 
 
-def _narrow(widths: list[int], left: Sequence[bool], room: int) -> None:
-    """Takes from the widest columns of text until all fit, or no more can be taken."""
+def _narrow(widths: list[int], folded: Sequence[bool], room: int) -> None:
+    """Takes from the widest of the columns that may be folded until all fit, or no more can be taken."""
     while (over := sum(widths) + GAP * (len(widths) - 1) - room) > 0:
-        wide = [i for i, width in enumerate(widths) if left[i] and width > NARROWEST]
+        wide = [i for i, width in enumerate(widths) if folded[i] and width > NARROWEST]
         if not wide:
             return
         widest = max(wide, key=lambda i: widths[i])
