@@ -95,13 +95,17 @@ def _is_complete(run: "Run") -> bool:
 def look(folder: Path, record: "StudyRecord") -> "tuple[dict[str, RunView], list[str]]":
     """All runs' views, and what is to be told about their places."""
     from mrbench.launch.places import Places
-    from mrbench.launch.progress import Watcher
+    from mrbench.launch.progress import RUNNING, Watcher
     from mrbench.runs.record import Run
 
     places, watcher = Places(folder), Watcher(record.metrics[0])
     ids = record.run_ids()
     jobs = places.states(ids)
-    return {r: watcher.view(Run(folder / "runs" / r), 0, job=jobs.get(r)) for r in ids}, places.notes()
+    views = {r: watcher.view(Run(folder / "runs" / r), 0, job=jobs.get(r)) for r in ids}
+    for r in [r for r, view in views.items() if view.state == RUNNING]:  # a configuration takes time to read
+        run = Run(folder / "runs" / r)
+        views[r] = watcher.view(run, 0, run.config().schedule.images_per_batch, jobs.get(r))
+    return views, places.notes()
 
 
 def show_status(folder: Path, record: "StudyRecord", as_json: bool, console: "Console") -> None:

@@ -11,7 +11,7 @@ from mrbench.errors import UserError
 
 def test_data_that_is_not_there_makes_no_run(tmp_path: Path) -> None:
     asked = ["data=coco_folder", "data.name=mine", f"data.root={tmp_path / 'nowhere'}"]
-    with pytest.raises(UserError, match="data.root is not a folder"):
+    with pytest.raises(UserError, match=r"data\.root is not a folder"):
         command.train_command(asked, root=tmp_path / "root")
     assert not (tmp_path / "root").exists()
 
