@@ -45,12 +45,13 @@ class SlurmExecutor(Executor):
             self._note(NO_ACCOUNTING)
         name = begin(self.root, "slurm", self.entry, jobs, limits)
         folder = submission_folder(self.root, name)
+        parallel = limits.parallel or jobs[0].config.launcher.parallel
         submitted: list[str] = []
         try:
             for array in _arrays(jobs, cluster.largest_array):
                 # a cap on how many go on at once is one array's own: the next one waits for it
-                after = submitted[-1] if limits.parallel and submitted else None
-                submitted.append(_submit_array(array, folder, limits.parallel, after))
+                after = submitted[-1] if parallel and submitted else None
+                submitted.append(_submit_array(array, folder, parallel, after))
         except (UserError, OSError) as error:
             if submitted:
                 slurm_commands.scancel(submitted)

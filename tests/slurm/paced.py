@@ -11,7 +11,7 @@ from mrbench.runs.lock import run_lock
 from mrbench.runs.record import Run, now
 
 PAUSE = 0.1
-TRAIN_PAUSE = 0.5
+TRAIN_PAUSE = 1.0
 
 
 def slow(run: Run, config: RunConfig) -> None:

@@ -87,7 +87,7 @@ def several_nodes(cluster: Cluster, root: Path) -> Twice:
 
 def time_limit(cluster: Cluster, root: Path) -> Twice:
     study = named(
-        *TINY, "schedule.iterations=300", "seed=2", "launcher.time=2", "launcher.warning=15", "launcher.mem=1G", FREE
+        *TINY, "schedule.iterations=150", "seed=2", "launcher.time=2", "launcher.warning=15", "launcher.mem=1G", FREE
     )
     first = cluster.sweep(root, *study, job="train")
     return twice(cluster, root, first, study, "train")
@@ -202,9 +202,11 @@ def twice_of(together: Together, scenario: Any) -> tuple[Twice, Path]:
     return together.result(scenario.__name__), together.root(scenario.__name__)  # type: ignore[return-value]
 
 
-def assert_complete_in_order(run: Run) -> None:
-    """Every iteration was done once, over all attempts."""
-    assert iterations(run) == list(range(run.config().schedule.iterations))
+def assert_complete_in_order(run: Run, killed: bool = False) -> None:
+    """Every iteration was done once, over all attempts; a kill may have come before one was entered in the record."""
+    done = iterations(run)
+    assert sorted(set(done)) == list(range(run.config().schedule.iterations))
+    assert len(done) - len(set(done)) <= killed
 
 
 def most_at_once(root: Path) -> int:
@@ -271,11 +273,11 @@ def test_a_run_that_a_time_limit_cuts_short_goes_on_in_its_job_and_ends_bit_iden
     assert "0 submitted now" in found.second.out
     run = only_run(root)
     assert run.status().attempt >= 2, "it was cut short"
-    alone = open_run(tmp_path, compose([*TINY, "schedule.iterations=300", "seed=2", CPU]))
+    alone = open_run(tmp_path, compose([*TINY, "schedule.iterations=150", "seed=2", CPU]))
     train(alone, alone.config())
     assert losses(run) == losses(alone)
     assert run.evaluation()["metrics"] == alone.evaluation()["metrics"]  # type: ignore[index]
-    mine, other = (torch.load(r.checkpoint_dir / "weights.pt", weights_only=True) for r in (run, alone))
+    mine, other = (torch.load(r.checkpoint_dir / "final.pt", weights_only=True) for r in (run, alone))
     assert_same_tensors(mine, other)
 
 
@@ -319,7 +321,7 @@ def test_a_job_that_is_ended_from_outside_is_shown_and_the_next_sweep_completes_
     assert found.second.code == 0
     assert found.after == ["completed"] * 2
     for run in list_runs(root):
-        assert_complete_in_order(run)
+        assert_complete_in_order(run, killed=scenario is killed_task)
         assert run.status().attempt == (2 if run.run_id == found.more["victim"] else 1)
 
 
@@ -330,7 +332,7 @@ def test_the_run_of_a_node_that_died_goes_on_on_another(together: Together) -> N
     starts = [node for event, _, node in diary(run) if event == "start"]
     assert len(starts) == 2
     assert starts[0] == found.more["node"] != starts[1]
-    assert_complete_in_order(run)
+    assert_complete_in_order(run, killed=True)
     assert "0 submitted now" in found.second.out
 
 
