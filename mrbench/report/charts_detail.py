@@ -32,6 +32,7 @@ from mrbench.report.statistics import BETTER, WORSE, Difference
 
 COLUMNS = 2  # of panels: small enough for a phone
 BANDS_UP_TO = 3  # arms: more would cover each other
+ARMS_UP_TO = 24  # more are no longer told apart; the tables have all
 CLASSES_OF = 6  # arms that have a chart of their classes; the table has all
 
 
@@ -194,14 +195,15 @@ def _class_row(ax: Axes, y: int, found: Difference) -> None:
 
 
 def figures(report: Report) -> dict[str, tuple[Figure, str]]:
-    """All of them by the name of their file, with a caption; classes for the first arms only where there are many."""
+    """All of them by the name of their file, with a caption. Classes are those of the first arms; of many arms there
+    are no others."""
     kinds = list(dict.fromkeys(section.kind for section in report.detail.sections))
     base = report.study.baseline
     found: dict[str, tuple[Figure | None, str]] = {}
-    for kind in kinds:
+    for kind in kinds if len(report.study.arms) <= ARMS_UP_TO else []:
         caption = f"What each kind of error costs, in points of {kind} AP50: means over seeds. Filled: decided."
         found[f"errors-{kind}"] = (errors(report, kind), caption)
-    for kind in kinds:
+    for kind in kinds if len(report.study.arms) <= ARMS_UP_TO else []:
         caption = f"{kind} AP by IoU threshold: means over seeds. Bands: 95 % intervals."
         found[f"thresholds-{kind}"] = (thresholds(report, kind), caption)
     for place, arm in enumerate(report.challengers[:CLASSES_OF], 1):
