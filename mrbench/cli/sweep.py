@@ -1,6 +1,7 @@
 """`mrbench sweep`: every run of a study, brought to its end."""
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -176,9 +177,11 @@ def sweep_command(
 
     from mrbench.cli.sweep_prune import prune_run, prune_study
     from mrbench.launch.executor import Limits
+    from mrbench.runs.code import environment
     from mrbench.runs.code import snapshot as make_snapshot
 
     copy = make_snapshot(folder) if snapshot and not dry_run and not prune else None
+    os.environ.update(environment(copy))  # sbatch hands it on to the jobs
     limits = Limits(parallel, 1 if fail_fast else max_failures, copy)
     if _is_on_disk_only(folder, what or []):
         record = actions.chosen_runs(folder, what or [], name, scale, arm, seed)

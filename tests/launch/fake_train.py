@@ -10,6 +10,7 @@ import signal
 import time
 from typing import Any
 
+import mrbench
 from mrbench.config.schema import RunConfig
 from mrbench.runs.files import write_json
 from mrbench.runs.lock import run_lock
@@ -29,6 +30,7 @@ def train(run: Run, config: RunConfig) -> None:
             "time": time.monotonic(),
             "pid": os.getpid(),
             "session": os.getsid(0),
+            "code": mrbench.__file__,
             "slots": os.environ["MRBENCH_SLOT"].split(","),
             "gpus": os.environ["CUDA_VISIBLE_DEVICES"],
             "threads": [os.environ["OMP_NUM_THREADS"], config.runtime.threads],

@@ -311,6 +311,14 @@ def test_a_job_that_dies_without_a_word_fails_with_its_last_line(tmp_path: Path)
     assert "Killed by the test" in log.read_text()
 
 
+def test_with_snapshot_the_jobs_run_from_a_copy_of_the_code(tmp_path: Path) -> None:
+    done = sweep(tmp_path, "schedule.iterations=1", "--snapshot", gpus="0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    copies = list((tmp_path / "snapshots").iterdir())
+    assert len(copies) == 1
+    assert [e["code"] for e in events(tmp_path, "completed")] == [str(copies[0] / "mrbench" / "__init__.py")]
+
+
 def test_without_a_gpu_runs_share_the_cores(tmp_path: Path) -> None:
     done = sweep(tmp_path, "seed=0,1,2", "schedule.iterations=2", "--parallel", "2", gpus="")
     assert done.returncode == 0
