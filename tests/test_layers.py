@@ -24,6 +24,7 @@ BELOW["engine"] = {"evaluation", *BELOW["evaluation"]}
 for _top in ("launch", "bench", "report", "study"):
     BELOW[_top] = {"engine", *BELOW["engine"]}
 BELOW["launch"].add("study")
+BELOW["bench"].add("study")  # times studies of thousands of arms
 BELOW["cli"] = {"launch", "bench", "report", "study", *BELOW["launch"]}
 
 LIGHT = ("config", "runs", "study", "launch", "report", "cli")

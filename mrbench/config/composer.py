@@ -184,13 +184,15 @@ def _find_links(node: DictConfig, prefix: str, links: dict[str, str]) -> None:
 def _copy(node: Any) -> Any:
     """Of a configuration: nothing in it is shared with the original."""
     new = object.__new__(type(node))
+    into = new.__dict__
     for name, value in node.__dict__.items():
-        if is_dataclass(value):
-            value = _copy(value)
-        elif not isinstance(value, _SCALARS):
-            plain = isinstance(value, list) and all(isinstance(item, _SCALARS) for item in value)
-            value = list(value) if plain else deepcopy(value)
-        new.__dict__[name] = value
+        kind = type(value)
+        if kind in _SCALARS:
+            into[name] = value
+        elif kind is list and all(type(item) in _SCALARS for item in value):
+            into[name] = value.copy()
+        else:
+            into[name] = deepcopy(value) if kind in (list, dict) else _copy(value)
     return new
 
 
