@@ -15,7 +15,7 @@ def figures(report: Report) -> dict[str, tuple[Figure, str]]:
         name = answer.metric.replace("/", "-")
         if figure := against_speed(report, answer):
             caption = (
-                f"{words.metric_name(answer.metric)} against training speed. Filled: none beats it in AP and cost."
+                f"{words.metric_name(answer.metric)} against training speed. Filled: no other shown beats it in both."
             )
             found[f"speed-{name}"] = (figure, caption)
     return found

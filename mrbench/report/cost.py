@@ -39,7 +39,7 @@ def points_of(report: Report, found: dict[str, Cost]) -> dict[str, tuple[float, 
     """Arm -> mean of the first metric, and effort, of the arms that have both: device hours, or seconds an image where
     an arm's time is not on record."""
     summaries = report.answers[0].summaries if report.answers else {}
-    means = {name: summary.mean for name, summary in summaries.items()}
+    means = {name: summaries[name].mean for name in found if name in summaries}
     timed = all(found[name].device_hours is not None for name, mean in means.items() if mean is not None)
     points = {}
     for name, mean in means.items():

@@ -119,7 +119,9 @@ def test_charts_of_many_arms_show_the_baseline_and_the_largest_differences(
     record = json.loads((root / "studies" / "demo.json").read_text())
     record["arms"] |= {f"same{i}": record["arms"]["gn"] for i in range(MOST_CHARTED)}
     (root / "studies" / "demo.json").write_text(json.dumps(record))
-    shown = [arm.name for arm in charted(build(load_study(root, "demo"), resamples=0)).study.arms]
+    report = charted(build(load_study(root, "demo"), resamples=0))
+    shown = [arm.name for arm in report.study.arms]
+    assert list(cost.costs(report)) == shown
     assert len(shown) == MOST_CHARTED
     assert {"gn", "bn", "roi_pool", "longer"} <= set(shown)
     assert len(grouping.gather(root, ["demo"]).arms) == MOST_CHARTED + 5
