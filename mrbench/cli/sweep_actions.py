@@ -219,4 +219,4 @@ def cancel(folder: Path, record: "StudyRecord", now: bool, wait: bool, console: 
             f"{count_runs(left)} will end after a checkpoint; --cancel --now ends without one", style="yellow", **PLAIN
         )
     else:
-        console.print(f"all have ended; mrbench sweep {record.study} goes on with them", **PLAIN)
+        console.print("all have ended; the next sweep goes on with them", **PLAIN)

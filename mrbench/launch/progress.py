@@ -114,7 +114,7 @@ def _living_state(run: Run, status: Status, job: JobState | None) -> str:
     """Of a run that has not ended."""
     held = is_locked(run)
     if held or job is JobState.ACTIVE:
-        if stop_file(run.folder).exists():
+        if job is JobState.ACTIVE and stop_file(run.folder).exists():
             return STOPPING
         return RUNNING if held and status.state == "running" else STARTING
     if job is JobState.QUEUED:
