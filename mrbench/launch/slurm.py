@@ -7,10 +7,12 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import submitit
 from submitit.core.utils import FailedJobError
 
+import mrbench
 from mrbench.errors import UserError
 from mrbench.launch import slurm_commands, slurm_parameters
 from mrbench.launch.executor import Executor, Job, JobState, Limits
@@ -35,6 +37,7 @@ class SlurmExecutor(Executor):
         self._asked = Asked()
         self._ends: dict[str, str] = {}  # job id -> how it ended, where its run's own record does not say
         self._notes: dict[str, None] = {}
+        self._waiting: list[str] = []  # notes on what is in the queue now
 
     def submit(self, jobs: Sequence[Job], limits: Limits) -> None:
         if not jobs:
@@ -46,12 +49,14 @@ class SlurmExecutor(Executor):
         name = begin(self.root, "slurm", self.entry, jobs, limits)
         folder = submission_folder(self.root, name)
         parallel = limits.parallel or jobs[0].config.launcher.parallel
+        code = limits.snapshot or Path(mrbench.__file__).parents[1]
         submitted: list[str] = []
         try:
             for array in _arrays(jobs, cluster.largest_array):
                 # a cap on how many go on at once is one array's own: the next one waits for it
                 after = submitted[-1] if parallel and submitted else None
-                submitted.append(_submit_array(array, folder, parallel, after))
+                parameters = slurm_parameters.of(array[0].config, parallel or len(array), after, code)
+                submitted.append(_submit_array(array, folder, parameters))
         except (UserError, OSError) as error:
             if submitted:
                 slurm_commands.scancel(submitted)
@@ -73,12 +78,11 @@ class SlurmExecutor(Executor):
             return dict.fromkeys(records, JobState.UNKNOWN)
         found = {r: _state(lives.get(record.job_id or ""), record) for r, record in records.items()}
         self._ask_for_ends({r: records[r] for r, state in found.items() if state is JobState.ENDED}, lives)
-        held = sum(state == "PENDING" and "Held" in reason for state, reason in lives.values())
-        never = sorted({reason for state, reason in lives.values() if state == "PENDING" and reason in NEVER})
-        if held:
-            self._note(f"{held} of the jobs are held in Slurm's queue: scontrol release JOB lets one go.")
-        for reason in never:
-            self._note(f"Slurm does not start some of the jobs ({reason}): {NEVER[reason]}")
+        reasons = [lives[job][1] for job in ids if job in lives and lives[job][0] == "PENDING"]
+        never = sorted(set(reasons) & NEVER.keys())
+        self._waiting = [f"Slurm does not start some of the jobs ({reason}): {NEVER[reason]}." for reason in never]
+        if held := sum("Held" in reason for reason in reasons):
+            self._waiting.append(f"{held} of the jobs are held in Slurm's queue: scontrol release JOB lets one go.")
         return found
 
     def cancel(self, run_ids: Collection[str]) -> None:
@@ -102,7 +106,7 @@ class SlurmExecutor(Executor):
         return path if path.exists() else None
 
     def notes(self) -> list[str]:
-        return list(self._notes)
+        return [*self._notes, *self._waiting]
 
     def _folder(self, run_id: str) -> Path:
         return self.root / "runs" / run_id
@@ -128,7 +132,7 @@ class SlurmExecutor(Executor):
                 self._note(NO_ACCOUNTING)
         for job, run_id in left.items():
             self._ends[job] = known.get(job, "")
-            if self._ends[job].startswith(GONE):
+            if self._ends[job].startswith(GONE) and not stop_file(self._folder(run_id)).exists():
                 self._note(f"Slurm ended job {job} ({run_id}): {self._ends[job]}")
 
 
@@ -189,10 +193,10 @@ def _outside_of_jobs() -> Iterator[None]:
         os.environ.update(before)
 
 
-def _submit_array(jobs: Sequence[Job], folder: Path, parallel: int | None, after: str | None) -> str:
+def _submit_array(jobs: Sequence[Job], folder: Path, parameters: dict[str, Any]) -> str:
     """Submits runs that ask for the same, and writes down their jobs; returns the array's id. Raises UserError."""
     executor = submitit.SlurmExecutor(folder)
-    executor.update_parameters(**slurm_parameters.of(jobs[0].config, parallel or len(jobs), after))
+    executor.update_parameters(**parameters)
     try:
         # the error has what submitit would print
         with redirect_stderr(io.StringIO()), _outside_of_jobs(), executor.batch():

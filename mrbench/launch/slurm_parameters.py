@@ -1,8 +1,11 @@
 """What a run asks of Slurm, as submitit's parameters for sbatch."""
 
+import shlex
+from pathlib import Path
 from typing import Any
 
 from mrbench.config.schema import RunConfig
+from mrbench.runs.code import environment
 
 
 def gpus_per_node(config: RunConfig) -> int:
@@ -17,9 +20,13 @@ def key(config: RunConfig) -> tuple[object, ...]:
     return (gpus_per_node(config), *(str(value) for value in vars(config.launcher).values()))
 
 
-def of(config: RunConfig, parallel: int, after: str | None = None) -> dict[str, Any]:
-    """For submitit's `update_parameters`. `parallel`: jobs of the array at once; `after`: a job to wait for."""
+def of(config: RunConfig, parallel: int, after: str | None, code: Path) -> dict[str, Any]:
+    """For submitit's `update_parameters`.
+
+    `parallel`: jobs of the array at once; `after`: a job to wait for; `code`: the folder of the package to run from.
+    """
     launcher = config.launcher
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in environment(code).items()]
     more = dict(_option(text) for text in launcher.additional_parameters)
     return {
         "job_name": "mrbench",
@@ -37,7 +44,7 @@ def of(config: RunConfig, parallel: int, after: str | None = None) -> dict[str, 
         "signal_delay_s": launcher.warning,
         "dependency": f"afterany:{after}" if after else None,
         "array_parallelism": parallel,
-        "setup": list(launcher.setup) or None,
+        "setup": [*lines, *launcher.setup],
         # srun takes the cores of a task from its own option only (since Slurm 22.05)
         "srun_args": [f"--cpus-per-task={launcher.cpus_per_task}"] if launcher.cpus_per_task else None,
         "stderr_to_stdout": True,

@@ -76,7 +76,7 @@ def test_every_key_reaches_sbatch(tmp_path: Path, commands: Path) -> None:
         ]
     )  # fmt: skip
     executor = submitit.SlurmExecutor(tmp_path)
-    executor.update_parameters(**slurm_parameters.of(config, 3, "17"))
+    executor.update_parameters(**slurm_parameters.of(config, 3, "17", tmp_path / "copy"))
     script = executor._make_submission_file_text("true", "1").splitlines()
     options = {line.removeprefix("#SBATCH --") for line in script if line.startswith("#SBATCH")}
     assert options >= {
@@ -85,7 +85,8 @@ def test_every_key_reaches_sbatch(tmp_path: Path, commands: Path) -> None:
         "exclude=n1", "exclusive", "dependency=afterany:17",
     }  # fmt: skip
     assert not any(option.startswith(("wckey", "gres")) for option in options)
-    assert "module load cuda" in script
+    assert script.index("module load cuda") > script.index("export PYTHONSAFEPATH=1")
+    assert any(line.startswith(f"export PYTHONPATH={tmp_path / 'copy'}") for line in script)
     (srun,) = (line for line in script if line.startswith("srun"))
     assert "--cpus-per-task=6" in srun
 
