@@ -42,8 +42,8 @@ LOOK_SECONDS = 1.0  # between two looks for the stop file
 def run_job(folder: str) -> None:
     """Carries out the run in `folder` by calling its job's entry ("module:function") with (run, config).
 
-    Does nothing where another process carries it out, where it was cancelled, and where too many runs that were
-    submitted with it have failed.
+    Does nothing where the run has ended or another process carries it out, where it was cancelled, and where too many
+    runs that were submitted with it have failed.
     """
     # Until training takes over, being asked to stop means just to leave.
     signal.signal(signal.SIGTERM, _leave)
@@ -53,7 +53,9 @@ def run_job(folder: str) -> None:
         if not mine or record is None:
             print(f"{run.run_id}: another process carries it out", file=sys.stderr)
             return
-        if stop_file(run.folder).exists() or too_many_failures(run.folder.parents[1], record.submission):
+        # Another job may have ended the run since this one was begun; who retries a failed one sets it back first.
+        ended = run.status().state in ("completed", "failed")
+        if ended or stop_file(run.folder).exists() or too_many_failures(run.folder.parents[1], record.submission):
             update_job(run.folder, ended=now())
             return
         slots = [name for name in os.environ.get("MRBENCH_SLOT", "").split(",") if name]

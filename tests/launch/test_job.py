@@ -50,6 +50,19 @@ def test_a_cancelled_job_does_not_begin(tmp_path: Path, monkeypatch: pytest.Monk
     assert run.status().state == "pending"
 
 
+@pytest.mark.parametrize("state", ["completed", "failed"])
+def test_a_run_that_another_job_has_ended_meanwhile_is_not_run_again(
+    state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *arguments: None)
+    config = compose()
+    run = open_run(tmp_path, config)
+    begin(tmp_path, "local", f"{__name__}:never_called", [Job(run.folder, config)], Limits())
+    run.update(state=state)
+    run_job(str(run.folder))
+    assert run.status().state == state
+
+
 def test_a_job_says_that_other_code_runs_than_was_submitted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
