@@ -7,16 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mrbench.bench.given import Given, proposals_text
 from mrbench.bench.split import Call
 from mrbench.bench.workload import (
-    Given,
     Prepared,
     Workload,
     build,
     calls_of_training,
     normalise_frozen_norms,
     of_case,
-    proposals_text,
     training_facts,
     unsynchronised,
 )

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from mrbench.bench.inputs import COCO_CLASSES, data_batches, stated_proposals, synthetic_batches
+from mrbench.bench.given import Given, proposals_text
+from mrbench.bench.inputs import COCO_CLASSES, data_batches, synthetic_batches
 from mrbench.bench.matrix import Case
 from mrbench.bench.split import Call
 from mrbench.config.schema import RunConfig
@@ -26,7 +27,6 @@ from mrbench.engine.step import TrainStep
 from mrbench.errors import UserError
 from mrbench.modeling.build import Network, build_network
 from mrbench.modeling.detector import MaskRCNN
-from mrbench.modeling.rpn import Proposals
 
 DIFFERENT_BATCHES = 4  # R-CNN's time depends on the picture, so a block goes through several
 CANDIDATES = 4  # regions above the score threshold for each detection that is kept, with random weights
@@ -146,50 +146,6 @@ def _batches(config: RunConfig, workload: Workload, classes: int, world: World) 
     )
 
 
-class Given:
-    """Puts stated proposals in the place of those that an RPN with random weights makes of noise.
-
-    The RPN does its work all the same, and only what comes out of it is exchanged. `current` is the batch that the
-    network is at.
-    """
-
-    def __init__(self, model: Network, config: RunConfig, positives: int | None) -> None:
-        roi, self.rpn = config.model.roi, config.model.rpn
-        room = int(roi.samples * roi.positive_fraction)
-        self.positives = room // 2 if positives is None else min(positives, room)
-        self.iou = max([roi.foreground_iou, *config.model.box_head.cascade])
-        self.seed = config.seed
-        self.draws: dict[tuple[int, int, str], Tensor] = {}
-        self.model = model
-        self.current: Batch | None = None
-        if isinstance(model, MaskRCNN) and model.rpn is not None:
-            propose = model.rpn.propose
-
-            def instead(output: Any, sizes: Tensor) -> Proposals:
-                found = propose(output, sizes)
-                if self.current is None or self.current.proposals is None:
-                    return found
-                boxes, scores = self.current.proposals[..., :4], self.current.proposals[..., 4]
-                return Proposals(boxes, scores, scores > -torch.inf)
-
-            model.rpn.propose = instead  # type: ignore[method-assign]
-
-    def to(self, batch: Batch) -> Batch:
-        """The batch with proposals, as many as the RPN would hand on."""
-        number = self.rpn.post_nms_train if self.model.training else self.rpn.post_nms_test
-        key = (len(batch), number, str(batch.boxes.device))
-        if key not in self.draws:
-            generator = torch.Generator().manual_seed(self.seed)
-            self.draws[key] = torch.rand(len(batch), number, 4, generator=generator).to(batch.boxes.device)
-        proposals = stated_proposals(batch.boxes, batch.labels, batch.sizes, self.draws[key], self.positives, self.iou)
-        return replace(batch, proposals=proposals)
-
-    def at(self, batch: Batch) -> Batch:
-        """Says that the network comes to this batch."""
-        self.current = batch
-        return batch
-
-
 @torch.no_grad()
 def normalise_frozen_norms(model: Network, batch: Batch) -> None:
     """Give frozen batch norms, those of the heads too, the statistics of `batch`, layer by layer.
@@ -252,13 +208,6 @@ def training_facts(
         if "mask" in counts:
             told["positive_rois_per_image"] = counts["mask"] / model.mask_side**2 / images
     return told
-
-
-def proposals_text(config: RunConfig, given: Given | None) -> str:
-    """Whose proposals the heads get."""
-    if given is not None:
-        return f"stated, {given.positives} positive an image"
-    return "read from a file" if config.model.rpn.mode == "precomputed" else "of the given weights"
 
 
 def _training(
