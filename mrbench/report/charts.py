@@ -1,4 +1,4 @@
-"""The report's charts (matplotlib, drawn without a display): AP by arm, differences, training curves.
+"""The report's charts (matplotlib, drawn without a display): AP by arm, and differences; and what all charts share.
 
 Colours are Okabe and Ito's, which the colour-blind tell apart; what a colour says is said by shape or filling too,
 so that a print in grey can be read. Every function returns a figure; `save` and `inline_svg` put it out.
@@ -21,7 +21,6 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from mrbench.report import words
 from mrbench.report.build import Answer, Report
-from mrbench.report.collect import Arm
 from mrbench.report.statistics import BETTER, WORSE
 from mrbench.runs.files import replacing
 
@@ -29,7 +28,6 @@ INK, FAINT, RULE = "#1b1f24", "#59636e", "#d8dee4"
 BLUE, VERMILION = "#0072b2", "#d55e00"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe & Ito, without yellow and black
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.3)), (0, (6, 1.5, 1, 1.5)))
-BAND_FROM = 2  # seeds
 STYLE: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -188,68 +186,6 @@ def _difference_row(ax: Axes, y: int, answer: Answer, arm: str) -> None:
         size=8,
         color=INK if decided else FAINT,
     )
-
-
-def curves(report: Report, metric: str | None = None) -> Figure | None:
-    """A quantity over iterations by arm, its mean over seeds with a band from the lowest seed to the highest.
-
-    `metric` names an evaluated metric; None is the training loss. Returns None where no run has two points of it.
-    """
-    lines = [(arm, line) for arm in report.study.arms if (line := _curve(arm, metric))]
-    if not lines:
-        return None
-    with styled():
-        columns = 2 if len(lines) > 3 else len(lines)
-        legend = sum(0.16 + 0.13 * arm_label(arm.name, 26).count("\n") for arm, _ in lines) / columns
-        figure = Figure(figsize=(4.65, 2.7 + legend), layout="constrained")
-        ax = figure.subplots()
-        for arm, (x, mean, low, high, seeds) in lines:
-            place = report.study.arms.index(arm)
-            colour = PALETTE[place % len(PALETTE)]
-            dash = DASHES[place % len(DASHES)]
-            if seeds >= BAND_FROM:
-                ax.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
-            ax.plot(x, mean, color=colour, linestyle=dash, linewidth=1.6, label=arm_label(arm.name, 26))
-        ax.set_title(words.metric_name(metric) if metric else "training loss")
-        ax.set_xlabel("iteration")
-        ax.grid(axis="y")
-        ax.set_axisbelow(True)
-        ax.margins(x=0.01)
-        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        figure.legend(loc="outside lower center", ncols=columns, handlelength=2.6, columnspacing=1.4)
-        if metric:
-            ax.set_ylim(bottom=max(0.0, ax.get_ylim()[0]))
-    return figure
-
-
-def _curve(arm: Arm, metric: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int] | None:
-    """Iterations, mean, lowest and highest over the seeds at iterations that all have, and how many seeds."""
-    kind, name = ("evaluation", metric) if metric else ("train", "loss")
-    seeds = []
-    for run in arm.runs:
-        x, y = run.curve(kind, name)
-        if len(x) > 1:
-            seeds.append(dict(zip(x, _smooth(np.array(y)) if metric is None else y, strict=True)))
-    if not seeds:
-        return None
-    longest = max(max(seed) for seed in seeds)
-    seeds = [seed for seed in seeds if max(seed) >= 0.5 * longest]  # a run that has just begun must not cut the rest
-    common = sorted(set.intersection(*(set(seed) for seed in seeds)))
-    if len(common) < 2:
-        seeds = [max(seeds, key=len)]
-        common = sorted(seeds[0])
-    values = np.array([[seed[x] for x in common] for seed in seeds], dtype=float)
-    return np.array(common), values.mean(0), values.min(0), values.max(0), len(seeds)
-
-
-def _smooth(y: np.ndarray) -> np.ndarray:
-    """Running mean over a tenth of the points (fewer at the ends): single batches are noise."""
-    half = len(y) // 20
-    sums = np.concatenate([[0.0], np.cumsum(y)])
-    index = np.arange(len(y))
-    first, last = np.maximum(index - half, 0), np.minimum(index + half + 1, len(y))
-    return (sums[last] - sums[first]) / (last - first)
 
 
 def save(figure: Figure, path: Path) -> None:

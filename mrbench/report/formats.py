@@ -5,7 +5,7 @@ import io
 import re
 from html import escape
 
-from mrbench.report.table import Column, Row, Table
+from mrbench.report.table import Cell, Column, Row, Table
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -113,11 +113,18 @@ def html(table: Table, caption: str) -> str:
             lines.append(f'<tr class="{escape(row.mark.replace(" ", "-"))}">' if row.mark else "<tr>")
             for position, (column, cell) in enumerate(zip(table.columns, row.cells, strict=True)):
                 tag = 'th scope="row"' if position == 0 else "td"
-                lines.append(f"<{tag}{_classes(column)}>{escape(cell.text)}</{tag.split()[0]}>")
+                lines.append(f"<{tag}{_classes(column)}{_value(column, cell)}>{escape(cell.text)}</{tag.split()[0]}>")
             lines.append("</tr>")
         lines.append("</tbody>")
     return "\n".join([*filter(None, lines), "</table></div>"])
 
 
 def _classes(column: Column) -> str:
-    return f' class="{escape(column.values[0].replace("/", "-"))}{" n" if column.numeric else ""}"'
+    name = escape(column.values[0].replace("/", "-"))
+    return f' class="{name}{" n" if column.numeric else ""}{" wide" if column.wide else ""}"'
+
+
+def _value(column: Column, cell: Cell) -> str:
+    """A number at full precision, by which the page sorts."""
+    value = cell.values[0]
+    return f' data-v="{value!r}"' if column.numeric and isinstance(value, int | float) else ""

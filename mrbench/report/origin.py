@@ -11,7 +11,7 @@ from mrbench.report.words import listed
 HARMLESS = ("host",)  # told, but no cause for a warning
 
 
-def _config(arm: Arm) -> dict[str, Any]:
+def science(arm: Arm) -> dict[str, Any]:
     """The scientific part of the arm's configuration, as its first readable run has it."""
     config = next((run.config for run in arm.runs if run.config), {})
     return {key: value for key, value in config.items() if key.split(".")[0] not in NOT_SCIENCE}
@@ -25,10 +25,10 @@ def settings(study: Study) -> Table:
         Column(study.baseline, ("baseline",)),
         Column("this arm", ("value",)),
     )
-    reference = _config(study.arm(study.baseline))
+    reference = science(study.arm(study.baseline))
     rows = []
     for arm in study.arms:
-        own = _config(arm)
+        own = science(arm)
         if not own or not reference or arm.name == study.baseline:
             continue
         for key in sorted(set(own) | set(reference)):
@@ -44,7 +44,7 @@ def environment(study: Study) -> Table:
     rows = []
     for fact in facts(study):
         text = _values(fact) if fact.mixed else next(iter(fact.values))
-        mark = "too-few-seeds" if fact.mixed else ""
+        mark = "mixed" if fact.mixed else ""
         rows.append(Row((Cell(fact.name, (fact.name,)), Cell(text, (text,))), mark=mark))
     return Table("environment", "Environment", columns, tuple(rows))
 

@@ -1,26 +1,48 @@
-"""The report as one HTML page that needs nothing but itself: no network, no scripts, charts and style inside."""
+"""The report as one HTML page that needs nothing but itself: charts, pictures, style and script are inside."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from string import Template
 
+from matplotlib.figure import Figure
+
 from mrbench import __version__
-from mrbench.report import charts, cost, formats, origin, page_detail, table, words
+from mrbench.report import (
+    charts,
+    charts_cost,
+    charts_curves,
+    charts_factor,
+    cost,
+    formats,
+    gallery,
+    origin,
+    page_detail,
+    page_gallery,
+    table,
+    words,
+)
 from mrbench.report.build import Answer, Report, charted
 from mrbench.report.collect import Arm
 
+OPEN_COMMANDS = 8  # commands of more arms are folded away
+CONTENTS = "<!-- contents -->"
 
-def render(report: Report) -> str:
-    """The whole page as text. `page.html` is its frame, `page.css` its looks."""
+
+def render(report: Report, pictures: int = gallery.PICTURES) -> str:
+    """The whole page as text, with `pictures` validation pictures for an arm. `page.html` is its frame, `page.css` its
+    looks; `page.js` adds what a reader can do with it."""
     study = report.study
     here = files("mrbench.report")
     frame = Template(here.joinpath("page.html").read_text(encoding="utf-8"))
     settings = origin.settings(study)
     environment = origin.environment(study)
-    return frame.substitute(
+    drawn = charted(report)
+    text = frame.substitute(
         title=escape(study.title),
         css=here.joinpath("page.css").read_text(encoding="utf-8").strip(),
+        script=here.joinpath("page.js").read_text(encoding="utf-8").strip(),
         question=f'<p class="question">{escape(study.question)}</p>' if study.question else "",
         answer=escape(words.headline(report)),
         warning=_warnings(report),
@@ -29,22 +51,29 @@ def render(report: Report) -> str:
             f"<dd>{escape(words.sentence(report, arm))}{_note(arm)}</dd>"
             for arm in study.arms
         ),
-        accuracy=formats.html(table.accuracy(report), ""),
+        accuracy=formats.html(table.accuracy(report), f"Each arm over its seeds, and against {study.baseline}."),
         notes=_paragraphs([*words.interval_notes(report), *words.evaluation_notes(report)]),
-        charts=_accuracy_charts(charted(report)),
+        charts=_accuracy_charts(drawn) + _figures(charts_factor.figures(drawn)),
         detail=page_detail.render(report),
+        pictures=page_gallery.render(gallery.gather(report, pictures)),
         open=_open_questions(report),
-        curves=_curves(charted(report)),
+        curves=_figures(charts_curves.figures(drawn)) or "<p>No run has logged two points yet.</p>",
         cost=_beside(report)
+        + f'<div class="charts">\n{_figures(charts_cost.figures(drawn))}\n</div>'
         + formats.html(table.cost(report), "Cost: means over an arm's runs; memory is the highest.")
         + _paragraphs(cost.notes(report)),
-        settings=formats.html(settings, "") if settings.rows else "<p>No difference is on record.</p>",
+        settings=formats.html(settings, f"Settings in which an arm differs from {study.baseline}.")
+        if settings.rows
+        else "<p>No difference is on record.</p>",
         commands=_commands(report),
-        runs=formats.html(table.runs(report), ""),
-        environment=formats.html(environment, "") if environment.rows else "<p>No run recorded it.</p>",
+        runs=formats.html(table.runs(report), "Every run."),
+        environment=formats.html(environment, "Code, packages, machines. Marked: not the same for all runs.")
+        if environment.rows
+        else "<p>No run recorded it.</p>",
         version=escape(__version__),
         count=words.plural(len(study.runs), "run"),
     )
+    return text.replace(CONTENTS, _contents(text), 1)
 
 
 def _note(arm: Arm) -> str:
@@ -104,15 +133,11 @@ def _describe(report: Report, answer: Answer) -> str:
     return f"{words.metric_name(answer.metric)} by arm: {', '.join(levels)}."
 
 
-def _curves(report: Report) -> str:
-    found = []
-    for position, metric in enumerate((None, *(answer.metric for answer in report.answers))):
-        figure = charts.curves(report, metric)
-        if figure is not None:
-            name = words.metric_name(metric) if metric else "Training loss"
-            caption = f"{name} over iterations: mean over seeds; the band reaches from the lowest seed to the highest."
-            found.append(page_detail.figure(charts.inline_svg(figure, f"curve{position}", caption), caption))
-    return "\n".join(found) or "<p>No run has logged two points yet.</p>"
+def _figures(figures: Mapping[str, tuple[Figure, str]]) -> str:
+    return "\n".join(
+        page_detail.figure(charts.inline_svg(figure, name, caption), caption)
+        for name, (figure, caption) in figures.items()
+    )
 
 
 def _beside(report: Report) -> str:
@@ -129,5 +154,21 @@ def _open_questions(report: Report) -> str:
 
 
 def _commands(report: Report) -> str:
-    lines = words.commands(report)
-    return f"<pre><code>{escape(chr(10).join(lines))}</code></pre>" if lines else "<p>No command is on record.</p>"
+    """The study's one command, and each arm's."""
+    parts = [_command("The whole study", report.study.command)] if report.study.command else []
+    each = [(arm, command) for arm in report.study.arms if (command := words.command(report, arm))]
+    rows = "\n".join(_command(arm.name, command) for arm, command in each)
+    if rows:
+        opened = " open" if len(each) <= OPEN_COMMANDS else ""
+        parts.append(f"<details{opened}><summary>Each arm</summary>\n{rows}\n</details>")
+    return "\n".join(parts) or "<p>No command is on record.</p>"
+
+
+def _command(name: str, command: str) -> str:
+    return f'<div class="command"><h3>{escape(name)}</h3><pre><code>{escape(command)}</code></pre></div>'
+
+
+def _contents(text: str) -> str:
+    """Links to the page's sections, in order."""
+    found = re.findall(r'<h2 id="([^"]+)">([^<]*)</h2>', text)
+    return "\n".join(f'<a href="#{place}">{title}</a>' for place, title in found)

@@ -7,7 +7,20 @@ from typing import Any
 
 from mrbench import __version__
 from mrbench.errors import UserError
-from mrbench.report import charts, charts_detail, cost, detail_table, formats, origin, page, table, words
+from mrbench.report import (
+    charts,
+    charts_cost,
+    charts_curves,
+    charts_detail,
+    charts_factor,
+    cost,
+    detail_table,
+    formats,
+    origin,
+    page,
+    table,
+    words,
+)
 from mrbench.report.build import Report, charted
 from mrbench.report.collect import Arm
 from mrbench.report.detail import SECTIONS
@@ -63,11 +76,8 @@ def draw(report: Report, folder: Path) -> list[Path]:
         figures["accuracy"] = charts.accuracy(report)
         if any(found.mean is not None for answer in report.answers for found in answer.differences.values()):
             figures["differences"] = charts.differences(report)
-    for name, metric in (("loss", None), *((a.metric.replace("/", "-"), a.metric) for a in report.answers)):
-        figure = charts.curves(report, metric)
-        if figure is not None:
-            figures[f"curve-{name}"] = figure
-    figures |= {name: figure for name, (figure, _) in charts_detail.figures(report).items()}
+    for more in (charts_factor, charts_curves, charts_cost, charts_detail):
+        figures |= {name: figure for name, (figure, _) in more.figures(report).items()}
     for name, figure in figures.items():
         charts.save(figure, folder / name)
     return [folder / f"{name}{suffix}" for name in figures for suffix in (".svg", ".png")]
