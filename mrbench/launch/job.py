@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mrbench.errors import UserError
 from mrbench.launch.record import (
@@ -39,11 +39,11 @@ from mrbench.runs.record import Run, now
 LOOK_SECONDS = 1.0  # between two looks for the stop file
 
 
-def run_job(folder: str) -> None:
+def run_job(folder: str, **about: Any) -> None:
     """Carries out the run in `folder` by calling its job's entry ("module:function") with (run, config).
 
     Does nothing where the run has ended or another process carries it out, where it was cancelled, and where too many
-    runs that were submitted with it have failed.
+    runs that were submitted with it have failed. `about` are further fields of the job's record (`record.JobRecord`).
     """
     # Until training takes over, being asked to stop means just to leave.
     signal.signal(signal.SIGTERM, _leave)
@@ -59,7 +59,9 @@ def run_job(folder: str) -> None:
             update_job(run.folder, ended=now())
             return
         slots = [name for name in os.environ.get("MRBENCH_SLOT", "").split(",") if name]
-        update_job(run.folder, host=socket.gethostname(), pid=os.getpid(), started=now(), ended=None, slots=slots)
+        update_job(
+            run.folder, host=socket.gethostname(), pid=os.getpid(), started=now(), ended=None, slots=slots, **about
+        )
         threading.Thread(target=_obey, args=(stop_file(run.folder),), daemon=True).start()
         try:
             carry_out(run, record)

@@ -1,5 +1,6 @@
 """Runs on a Slurm cluster: job arrays through submitit; Slurm is asked about all of them in one call."""
 
+import fcntl
 import io
 import os
 import shutil
@@ -40,19 +41,26 @@ class SlurmExecutor(Executor):
         self._waiting: list[str] = []  # notes on what is in the queue now
 
     def submit(self, jobs: Sequence[Job], limits: Limits) -> None:
-        if not jobs:
-            return
         slurm_commands.require("sbatch", "srun", "squeue", "scontrol", "scancel")
         cluster = slurm_commands.cluster()
         if not cluster.accounting:
             self._note(NO_ACCOUNTING)
+        with _one_at_a_time(self.root):
+            self._asked.forget()
+            taken = self.states([job.run_id for job in jobs])  # another sweep may just have submitted some
+            left = [job for job in jobs if taken.get(job.run_id, JobState.ENDED) is JobState.ENDED]
+            if left:
+                self._submit(left, limits, cluster.largest_array)
+        self._asked.forget()
+
+    def _submit(self, jobs: Sequence[Job], limits: Limits, largest_array: int) -> None:
         name = begin(self.root, "slurm", self.entry, jobs, limits)
         folder = submission_folder(self.root, name)
         parallel = limits.parallel or jobs[0].config.launcher.parallel
         code = limits.snapshot or Path(mrbench.__file__).parents[1]
         submitted: list[str] = []
         try:
-            for array in _arrays(jobs, cluster.largest_array):
+            for array in _arrays(jobs, largest_array):
                 # a cap on how many go on at once is one array's own: the next one waits for it
                 after = submitted[-1] if parallel and submitted else None
                 parameters = slurm_parameters.of(array[0].config, parallel or len(array), after, code)
@@ -66,7 +74,6 @@ class SlurmExecutor(Executor):
                 raise cannot_write(folder, error) from error
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        self._asked.forget()
 
     def states(self, run_ids: Collection[str]) -> dict[str, JobState]:
         records = self._records(run_ids)
@@ -167,6 +174,21 @@ def _state(life: tuple[str, str] | None, record: JobRecord) -> JobState:
     if life[0] in ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"):
         return JobState.QUEUED
     return JobState.ACTIVE
+
+
+@contextmanager
+def _one_at_a_time(root: Path) -> Iterator[None]:
+    """Two sweeps that come at once submit one after the other, and the second one sees what the first one did."""
+    path = root / "submissions" / ".lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    with file:
+        with suppress(OSError):  # a file system without locks: the job that comes second finds the run taken
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _arrays(jobs: Sequence[Job], largest: int) -> Iterator[list[Job]]:

@@ -14,6 +14,9 @@ REST = (2.0, 60.0)  # least and most seconds between two calls of squeue
 SHARE = 0.02  # of the time is spent in them, where the limits allow
 
 
+HAS_ENDED = ("Invalid job id", "already completing or completed", "No active jobs match")  # as scancel says it
+
+
 class SlurmError(Exception):
     """A command of Slurm's that did not work; the message is its own."""
 
@@ -107,9 +110,9 @@ def scancel(ids: Sequence[str], *options: str) -> None:
     """Raises UserError where Slurm does not answer. Jobs that have ended are passed over."""
     for first in range(0, len(ids), 500):
         try:
-            _call("scancel", "--quiet", *options, *ids[first : first + 500])
+            _call("scancel", *options, *ids[first : first + 500])
         except SlurmError as error:
-            if "Invalid job id" not in str(error):
+            if not any(words in str(error) for words in HAS_ENDED):
                 raise UserError(f"Slurm does not cancel the jobs: {error}", "Try scancel yourself.") from error
 
 

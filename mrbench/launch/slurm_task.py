@@ -32,10 +32,9 @@ def run_task(folder: str) -> None:
         _beside(run)
         return
     before = run.status().iteration
-    update_job(run.folder, job_id=_job_id(), log=_log(run))
     asked = False
     try:
-        run_job(folder)
+        run_job(folder, job_id=_job_id(), log=_log(run))
     except Preempted as error:
         asked = True
         print(error, file=sys.stderr)
@@ -74,6 +73,7 @@ def _queue_again(run: Run, before: int) -> None:
             return
         if config.launcher.requeue:
             run.update(state="pending")
+            update_job(run.folder, job_id=_job_id(), log=_log(run))  # whatever was submitted meanwhile
             slurm_commands.requeue(job)
             print(f"{socket.gethostname()}: job {job} is back in the queue", file=sys.stderr)
     except SlurmError as error:
