@@ -104,7 +104,7 @@ def curves(report: Report, quantity: Logged) -> Figure | None:
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         figure.legend(loc="outside lower center", ncols=columns, handlelength=2.6, columnspacing=1.4)
         if quantity is not LOSS:
-            ax.set_ylim(bottom=max(0.0, ax.get_ylim()[0]))
+            ax.set_ylim(bottom=0.0 if quantity is RATE else max(0.0, ax.get_ylim()[0]))
     return figure
 
 

@@ -5,13 +5,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.transforms import ScaledTranslation
 
 from mrbench.report import words
 from mrbench.report.build import Answer, Report
-from mrbench.report.charts import DASHES, FAINT, PALETTE, VERMILION, arm_label, styled
+from mrbench.report.charts import DASHES, PALETTE, VERMILION, arm_label, styled
 from mrbench.report.factors import Factor, Series, factors
 
-MARKERS = "oDs^vP"
+MARKERS = "oD^vPX"  # squares are published values
+SPREAD = 4  # points between the lines at one value, whose intervals would cover each other
 LOG_FROM = 8  # largest over smallest value
 APART = 0.07  # of the axis, between two labels below it
 
@@ -45,35 +47,39 @@ def factor(report: Report, found: Factor) -> Figure:
         keys: dict[str, Line2D] = {}
         for ax, answer in zip(axes, report.answers, strict=True):
             for place, line in enumerate(found.series):
-                if drawn := _series(ax, answer, line, place):
+                if drawn := _draw_series(ax, answer, line, place, len(found.series)):
                     keys.setdefault(labels[place], drawn)
             if _published(ax, answer, found):
                 keys["published"] = Line2D(
                     [], [], marker="s", color=VERMILION, markerfacecolor="none", linewidth=0, label="published"
                 )
             ax.set_title(words.metric_name(answer.metric))
+            ax.set_xlabel(arm_label(found.title, 30))
             ax.grid(axis="y")
             ax.set_axisbelow(True)
             _values_below(ax, sorted({value for line in found.series for value, _ in line.points}))
-        figure.supxlabel(found.title, fontsize=9, color=FAINT)
         shown = {label: handle for label, handle in keys.items() if label}
         if shown and (several or "published" in shown):
             figure.legend(list(shown.values()), list(shown), loc="outside lower left", handlelength=2.6)
     return figure
 
 
-def _series(ax: Axes, answer: Answer, line: Series, place: int) -> Line2D | None:
+def _draw_series(ax: Axes, answer: Answer, line: Series, place: int, series: int) -> Line2D | None:
     found = [(value, answer.summaries[arm]) for value, arm in line.points]
     known = [(value, summary) for value, summary in found if summary.mean is not None]
     if not known:
         return None
     colour = PALETTE[place % len(PALETTE)]
-    for value, summary in known:
-        if summary.interval:
-            ax.plot([value, value], [summary.interval.low, summary.interval.high], color=colour, linewidth=1.2)
-    x, y = [value for value, _ in known], [summary.mean for _, summary in known]
+    aside = ScaledTranslation(SPREAD * (place - (series - 1) / 2) / 72, 0, ax.figure.dpi_scale_trans)
+    moved = ax.transData + aside
     style = {"linestyle": DASHES[place % len(DASHES)], "marker": MARKERS[place % len(MARKERS)]}
-    return ax.plot(x, np.array(y, float), color=colour, linewidth=1.6, markersize=5.5, **style)[0]
+    x, y = [value for value, _ in known], [summary.mean for _, summary in known]
+    drawn = ax.plot(x, np.array(y, float), color=colour, linewidth=1.6, markersize=5.5, **style)[0]
+    held = [(value, summary.interval) for value, summary in known if summary.interval]
+    bars = [ax.plot([x, x], [interval.low, interval.high], color=colour, linewidth=1.2)[0] for x, interval in held]
+    for mark in (drawn, *bars):  # after drawing: the axes' limits do not see what is moved aside
+        mark.set_transform(moved)
+    return drawn
 
 
 def _published(ax: Axes, answer: Answer, found: Factor) -> bool:

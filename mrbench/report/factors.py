@@ -30,7 +30,7 @@ class Factor:
 
     @property
     def title(self) -> str:
-        return f"{self.key} (largest / smallest)" if self.ranges else self.key
+        return f"{self.key}, largest over smallest" if self.ranges else self.key
 
 
 def factors(study: Study) -> list[Factor]:

@@ -12,7 +12,7 @@ def render(gallery: Gallery) -> str:
     """A section, or nothing where there is nothing to say."""
     if not gallery.rows and not gallery.notes:
         return ""
-    parts = ['<section aria-labelledby="pictures">', '<h2 id="pictures">Where they see different things</h2>']
+    parts = ['<section aria-labelledby="pictures">', '<h2 id="pictures">Pictures on which they differ</h2>']
     parts += [f'<p class="note">{escape(line)}</p>' for line in gallery.notes]
     for place, arm in enumerate(dict.fromkeys(row.arm for row in gallery.rows)):
         rows = "\n".join(_row(row) for row in gallery.rows if row.arm == arm)
