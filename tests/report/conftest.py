@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from mrbench.evaluation.coco import evaluate
 from mrbench.evaluation.matches import KindMatches, Matches, average_precision, pack
 
 QUALITY = {"gn": 0.62, "bn": 0.5, "roi_pool": 0.57, "class_agnostic": 0.62, "longer": 0.8}
@@ -151,3 +153,48 @@ def make_study() -> Callable[..., Path]:
 def demo(make_study: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The root of a complete study `demo`. Not to be changed."""
     return make_study(tmp_path_factory.mktemp("demo"))
+
+
+PLACES = ((4, 4), (40, 4), (4, 30), (40, 30))  # of four squares of 16 pixels in a picture of 64 x 48
+FOUND = {  # image id -> squares that an arm finds, with a score of 0.9; and one where nothing is with 0.2
+    "gn": {1: 4, 2: 1, 3: 3, 4: 2},
+    "bn": {1: 0, 2: 3, 3: 3, 4: 1},
+}
+
+
+def square(image: int, place: tuple[int, int], **more: Any) -> dict[str, Any]:
+    x, y = place
+    ring = [[x, y, x + 16, y, x + 16, y + 16, x, y + 16]]
+    return {"image_id": image, "category_id": 1, "bbox": [x, y, 16, 16], "segmentation": ring, **more}
+
+
+@pytest.fixture(scope="session")
+def pictured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root with the study `pictured`: two arms of a seed, four pictures of four squares, and what each arm found."""
+    root = tmp_path_factory.mktemp("pictured")
+    data = root / "data"
+    (data / "val").mkdir(parents=True)
+    (data / "annotations").mkdir()
+    images = [{"id": i, "width": 64, "height": 48, "file_name": f"{i}.png"} for i in (1, 2, 3, 4)]
+    truth = [square(i["id"], place, area=256, iscrowd=0) for i in images for place in PLACES]
+    for number, item in enumerate(truth, 1):
+        item["id"] = number
+    content = {"images": images, "annotations": truth, "categories": [{"id": 1, "name": "square"}]}
+    (data / "annotations" / "instances_val.json").write_text(json.dumps(content))
+    for item in images:
+        Image.new("RGB", (64, 48), (60 * item["id"], 90, 90)).save(data / "val" / item["file_name"])
+    for arm, found in FOUND.items():
+        folder = write_run(root, f"mask_rcnn_small-squares-{arm}", arm=arm, seed=0, quality=0.5)
+        with (folder / "config.yaml").open("a") as stream:
+            stream.write(f"data:\n  kind: coco_folder\n  name: squares\n  root: {data}\n")
+        places = [(image, place) for image, count in found.items() for place in PLACES[:count]]
+        results = [square(image, place, score=0.9) for image, place in places]
+        results += [square(image["id"], (22, 16), score=0.2) for image in images]
+        done = evaluate(content, results, ("box", "mask"))
+        done.matches.save(folder / "matches.npz")
+        (folder / "evaluation.json").write_text(json.dumps({"iteration": 500, "images": 4, "metrics": done.metrics}))
+        (folder / "detections").mkdir()
+        (folder / "detections" / "val.json").write_text(json.dumps(results))
+    arms = {arm: {"runs": {"0": f"mask_rcnn_small-squares-{arm}"}} for arm in FOUND}
+    write_study(root, "pictured", arms)
+    return root
