@@ -164,7 +164,7 @@ def half_rejected(cluster: Cluster, root: Path) -> dict[str, Any]:
             executor.submit(jobs, Limits())
         time.sleep(2)
         states = executor.states([job.run_id for job in jobs])
-    return {"error": caught.value, "states": states, "submissions": list(root.glob("submissions/*"))}
+    return {"error": caught.value, "states": states, "submissions": list(root.glob("submissions/slurm-*"))}
 
 
 def rejected(cluster: Cluster, root: Path) -> Twice:
