@@ -14,7 +14,7 @@ from mrbench.report import page, table
 from mrbench.report.build import Report, build
 from mrbench.report.collect import load_study
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: it comes with mrbench[dev]")
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; mrbench[dev] has it")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
