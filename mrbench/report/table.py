@@ -11,7 +11,7 @@ from mrbench.report.statistics import Difference
 
 Value = float | int | str | None
 BAD_STATES = ("diverged", "failed")
-P_VALUES = ("p", "p_holm", "p_welch", "p_permutation", "p_permutation_least")
+P_VALUES = ("p_holm", "p", "p_welch", "p_permutation", "p_permutation_least")
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """What a person reads, and the same at full precision (one entry for each of the column's `values`)."""
+    """What a person reads, and the same at full precision (one entry for each of the column's `values`; the first is
+    the one that is read, and sorted by)."""
 
     text: str
     values: tuple[Value, ...]
@@ -131,7 +132,7 @@ def _accuracy_row(report: Report, answer: Answer, arm: Arm, with_published: bool
 
 def _p_values(found: Difference) -> Cell:
     flips = found.permutation
-    values = (found.p, found.p_holm, found.p_welch, flips.p if flips else None, flips.least if flips else None)
+    values = (found.p_holm, found.p, found.p_welch, flips.p if flips else None, flips.least if flips else None)
     return Cell(words.p_value(found.p_holm), values)
 
 
