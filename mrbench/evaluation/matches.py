@@ -21,6 +21,7 @@ Array = NDArray[Any]
 VERSION = 1
 AREAS = ("all", "small", "medium", "large")
 RECALLS = np.linspace(0.0, 1.0, 101)  # COCO's 101 recall levels
+_NEXT_RECALL = np.append(RECALLS[1:], np.inf)
 ARRAYS = ("image", "category", "score", "matched", "ignored", "ground_truth")
 
 
@@ -193,7 +194,7 @@ def resampler(matches: Matches, kind: str) -> Callable[[Array], Array]:
     signs = np.concatenate(sign).astype(np.int32)
     ground_truth = record.ground_truth.reshape(len(matches.image_ids), -1).astype(np.float64)
     segments = shape[0] * shape[1] * classes
-    offset = owner * len(RECALLS) - 1
+    highest = (owner + 1) * len(RECALLS)  # of each curve's levels the last one stands first
 
     def table(weights: Array) -> Array:
         draw = np.asarray(weights)
@@ -204,23 +205,31 @@ def resampler(matches: Matches, kind: str) -> Callable[[Array], Array]:
         wanted: Array = np.repeat(instances[:, None], shape[1], axis=1).ravel()
 
         seen_listed = _running_sum(draw[listed_image])
-        seen_changed = _running_sum(draw[changed_image] * signs)
         seen = seen_listed[listed_last] - seen_listed[listed_first]
-        seen += seen_changed[changed_last] - seen_changed[changed_first]
+        if len(signs):
+            seen_changed = _running_sum(draw[changed_image] * signs)
+            seen += seen_changed[changed_last] - seen_changed[changed_first]
         hits = _running_sum(draw[true_image])
         hit = hits[1:] - hits[begin]
 
         precision = hit / (seen + np.spacing(1))
-        recall = hit / np.maximum(wanted, 1.0)[owner]
-        level = offset + np.searchsorted(RECALLS, recall, "right")
+        level = highest - levels_reached(hit / np.maximum(wanted, 1.0)[owner])
         best = np.zeros(segments * len(RECALLS))
-        if len(level):
-            groups = np.flatnonzero(np.r_[True, level[1:] != level[:-1]])
-            best[level[groups]] = np.maximum.reduceat(precision, groups)
-        envelope = np.maximum.accumulate(best.reshape(segments, -1)[:, ::-1], axis=1)
+        np.maximum.at(best, level, precision)
+        envelope = np.maximum.accumulate(best.reshape(segments, -1), axis=1)
         return np.where(wanted > 0, envelope.mean(axis=1), np.nan).reshape(shape)
 
     return table
+
+
+def levels_reached(recall: Array) -> Array:
+    """How many of COCO's recall levels each recall (0..1) reaches, int64: what searching them finds, in less time.
+
+    The levels are rounded, and so is the product: the first guess may be off by one.
+    """
+    guess = (recall * (len(RECALLS) - 1)).astype(np.int64)
+    guess -= RECALLS[guess] > recall
+    return guess + 1 + (_NEXT_RECALL[guess] <= recall)
 
 
 class _Lists:

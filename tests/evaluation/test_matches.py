@@ -10,7 +10,17 @@ import pytest
 
 from mrbench.errors import UserError
 from mrbench.evaluation.coco import evaluate
-from mrbench.evaluation.matches import Matches, average_precision, breakdown, breakdown_names, pack, resampler, unpack
+from mrbench.evaluation.matches import (
+    RECALLS,
+    Matches,
+    average_precision,
+    breakdown,
+    breakdown_names,
+    levels_reached,
+    pack,
+    resampler,
+    unpack,
+)
 
 AP = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 FILES = {"box": "fakebbox100", "mask": "fakesegm100"}
@@ -129,6 +139,12 @@ def test_random_crowded_scenes_are_pycocotools():
             if expected is None
             else 100 * table[0, :, k].mean() == pytest.approx(expected)
         )
+
+
+def test_recall_levels_are_found_as_by_searching_them():
+    around = [np.nextafter(RECALLS, side) for side in (0.0, 1.0)]
+    recall = np.concatenate([np.arange(n + 1) / n for n in range(1, 300)] + [RECALLS, *around])
+    assert np.array_equal(levels_reached(recall), np.searchsorted(RECALLS, recall, "right"))
 
 
 def test_saved_and_loaded_is_the_same(golden, tmp_path):
