@@ -60,6 +60,10 @@ def report_command(
     detail: Annotated[
         bool, typer.Option("--detail", help="On the terminal too: kinds of errors, sizes, the most changed classes.")
     ] = False,
+    pictures: Annotated[
+        int,
+        typer.Option(min=0, help="Validation pictures an arm that the page shows, where they differ most; 0: none."),
+    ] = 3,
     power: Annotated[float, typer.Option(help="The chance with which it is to be seen, between 0.05 and 1.")] = 0.8,
 ) -> None:
     """Tell a real difference from noise: tables, charts and a page of a sweep.
@@ -98,7 +102,7 @@ def report_command(
     study = collect.with_metrics(study, _listed(metrics)) if metrics else study
     study = collect.with_baseline(study, baseline) if baseline else study
     place = Path(out) if out else folder / "results" / study.name
-    _report(study, kinds, place, out == "-", resamples, prior, Aim(difference, power), detail)
+    _report(study, kinds, place, out == "-", resamples, prior, Aim(difference, power), detail, pictures)
 
 
 def _compare(names: list[str], resamples: int, root: Path | None) -> None:
@@ -148,6 +152,7 @@ def _report(
     prior: str,
     aim: "Aim",
     detail: bool,
+    pictures: int,
 ) -> None:
     from rich.console import Console
 
@@ -160,12 +165,12 @@ def _report(
         raise UserError(f"{folder} holds the numbers of the literature.", "Choose another folder with --out.")
     report = build.build(study, resamples, prior, aim)
     if to_stdout and kinds != ["terminal"]:
-        typer.echo(write.text(report, kinds[0]), nl=False)
+        typer.echo(write.text(report, kinds[0], pictures), nl=False)
         return
     if "terminal" in kinds:
         terminal.show(report, Console())
         if detail:
             terminal.show_detail(report, Console())
-    written = [] if to_stdout else write.write(report, folder, kinds)
+    written = [] if to_stdout else write.write(report, folder, kinds, pictures)
     if written:
         typer.echo(f"Wrote {len(written)} files; begin with {written[0]}")

@@ -24,22 +24,23 @@ from mrbench.report import (
 from mrbench.report.build import Report, charted
 from mrbench.report.collect import Arm
 from mrbench.report.detail import SECTIONS
+from mrbench.report.gallery import PICTURES
 from mrbench.runs.files import write_text
 
 MARKDOWN_CLASSES = 5  # at either end, of an arm
 FORMATS = ("terminal", "markdown", "csv", "json", "latex", "html")
 
 
-def write(report: Report, folder: Path, kinds: Sequence[str]) -> list[Path]:
+def write(report: Report, folder: Path, kinds: Sequence[str], pictures: int = PICTURES) -> list[Path]:
     """Writes the formats named in `kinds` (of `FORMATS`; `terminal` is no file) and returns what was written.
 
-    report.md with charts/ beside it, a CSV for each table, report.json, report.tex, report.html. Raises UserError
-    where the folder cannot be written.
+    report.md with charts/ beside it, a CSV for each table, report.json, report.tex, report.html with `pictures` for an
+    arm. Raises UserError where the folder cannot be written.
     """
     texts: dict[str, str] = {}
     drawn: list[Path] = []
     if "html" in kinds:
-        texts["report.html"] = page.render(report)
+        texts["report.html"] = page.render(report, pictures)
     if "markdown" in kinds:
         drawn = draw(report, folder / "charts")
         texts["report.md"] = markdown(report, [path.stem for path in drawn if path.suffix == ".svg"])
@@ -55,14 +56,14 @@ def write(report: Report, folder: Path, kinds: Sequence[str]) -> list[Path]:
     return [folder / name for name in texts] + drawn
 
 
-def text(report: Report, kind: str) -> str:
+def text(report: Report, kind: str, pictures: int = PICTURES) -> str:
     """One format as text, for standard output. CSV is the accuracy table, Markdown comes without charts."""
     makers = {
         "markdown": lambda: markdown(report, []),
         "csv": lambda: formats.comma_separated(table.accuracy(report)),
         "json": lambda: as_json(report),
         "latex": lambda: latex(report),
-        "html": lambda: page.render(report),
+        "html": lambda: page.render(report, pictures),
     }
     if kind not in makers:
         raise UserError(f"There is no text of format {kind!r}.", f"There are: {', '.join(makers)}.")
