@@ -78,7 +78,7 @@ def compare_command(
 
     Example: mrbench runs compare 74bdd1 1ac0
     """
-    from mrbench.report.draws import RESAMPLES
+    from mrbench.evaluation.bootstrap import RESAMPLES
     from mrbench.report.side_by_side import side_by_side
     from mrbench.runs.record import find_runs
 

@@ -32,6 +32,7 @@ from mrbench.engine.execution import set_algorithms
 from mrbench.engine.precision import autocast, check_precision, set_matmul_precision
 from mrbench.engine.processes import carry_out
 from mrbench.errors import UserError
+from mrbench.evaluation import bootstrap
 from mrbench.evaluation.coco import Evaluation, evaluate, without_annotations
 from mrbench.evaluation.inference import detect_as_configured, gather_results
 from mrbench.evaluation.proposals import evaluate_proposals, gather_proposals, propose_dataset
@@ -102,7 +103,8 @@ def kinds_of(model: ModelConfig) -> list[str]:
 
 
 def write_result(run: Run, config: RunConfig, result: Result, iteration: int | None) -> None:
-    """Write detections and matches, or proposals, and evaluation.json into the run's folder, the last one last."""
+    """Write detections and matches, or proposals, and evaluation.json into the run's folder, the last one last; then
+    what a report asks of the matches, which it could make itself."""
     if isinstance(result.detections, ProposalTable):
         write_proposals(run.proposals_file(), {"val": result.detections})
     else:
@@ -124,6 +126,8 @@ def write_result(run: Run, config: RunConfig, result: Result, iteration: int | N
         "seconds": round(result.seconds, 3),
     }
     write_json(run.evaluation_file, content)
+    if result.evaluation.matches is not None:
+        bootstrap.keep(result.evaluation.matches, run.matches_file)
 
 
 def evaluate_run(run: Run, config: RunConfig, weights: Path | None = None) -> dict[str, Any] | None:

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from mrbench.report import detail, draws, images, planning, reproduction, sequential, statistics
+from mrbench.evaluation.bootstrap import RESAMPLES
+from mrbench.report import detail, images, planning, reproduction, sequential, statistics
 from mrbench.report import prior as priors
 from mrbench.report.collect import Study
 from mrbench.report.detail import Detail
@@ -71,7 +72,7 @@ def charted(report: Report) -> Report:
     return replace(report, study=replace(study, arms=arms))
 
 
-def build(study: Study, resamples: int = draws.RESAMPLES, prior: str = "auto", aim: Aim | None = None) -> Report:
+def build(study: Study, resamples: int = RESAMPLES, prior: str = "auto", aim: Aim | None = None) -> Report:
     """Every number of the report. `resamples=0` leaves the choice of images out; `prior` is one of `prior.KINDS`.
 
     Raises UserError where an arm names a published row that does not exist.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mrbench.errors import UserError
-from mrbench.report import draws
+from mrbench.evaluation import bootstrap
 from mrbench.runs.record import Run
 
 
@@ -36,7 +36,7 @@ class SideBySide:
     problems: tuple[str, ...]
 
 
-def side_by_side(runs: Sequence[Run], resamples: int = draws.RESAMPLES) -> SideBySide:
+def side_by_side(runs: Sequence[Run], resamples: int = bootstrap.RESAMPLES) -> SideBySide:
     """Raises UserError where a run has no evaluation, or its record is damaged."""
     recorded = [_recorded(run) for run in runs]
     problems: list[str] = []
@@ -68,14 +68,13 @@ def _drawn(
 ) -> dict[str, np.ndarray]:
     """metric -> its value in each draw; nothing of a kind whose matches are not those of the evaluation."""
     found: dict[str, np.ndarray] = {}
-    for kind in dict.fromkeys(name.partition("/")[0] for name in metrics if name.endswith("/AP")) if resamples else ():
-        try:
-            drawn = draws.of_run(run.matches_file, kind, resamples)
-        except UserError as error:
-            problems.append(f"no intervals for {run.run_id}: {error.what.splitlines()[0].rstrip('.')}")
-            continue
-        if drawn is None:
-            continue
+    kinds = list(dict.fromkeys(name.partition("/")[0] for name in metrics if name.endswith("/AP")))
+    try:
+        all_drawn = bootstrap.of_run(run.matches_file, kinds, resamples) if resamples and kinds else {}
+    except UserError as error:
+        problems.append(f"no intervals for {run.run_id}: {error.what.splitlines()[0].rstrip('.')}")
+        return {}
+    for kind, drawn in all_drawn.items():
         if not images:
             images[drawn.images] = drawn.count
         if drawn.images not in images:

@@ -18,6 +18,7 @@ from mrbench.engine.failures import NonFiniteLoss
 from mrbench.engine.nonfinite import LossGuard
 from mrbench.engine.train import train
 from mrbench.errors import UserError
+from mrbench.evaluation import bootstrap
 from mrbench.evaluation.matches import Matches
 from mrbench.modeling.detector import MaskRCNN
 from mrbench.modeling.losses import LossTerm
@@ -47,6 +48,7 @@ def test_a_complete_run_has_its_whole_record(undisturbed: Run) -> None:
     assert (evaluation["iteration"], evaluation["images"]) == (12, 6)
     assert {"box/AP", "mask/APl"} <= set(evaluation["metrics"])
     assert set(Matches.load(undisturbed.matches_file).kinds) == {"box", "mask"}
+    assert undisturbed.matches_file.with_name(bootstrap.FILE).is_file()  # what a report asks for first
     assert undisturbed.detections_file().is_file()
     kept = [path.name for path in sorted(undisturbed.checkpoint_dir.glob("*.pt"))]
     assert kept == ["00000008.pt", "00000012.pt", "final.pt"]

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mrbench.evaluation.bootstrap import weights
 from mrbench.evaluation.matches import Matches
-from mrbench.report import draws, images
+from mrbench.report import images
 from mrbench.report.build import build
 from mrbench.report.collect import load_study
 
@@ -16,8 +17,8 @@ from mrbench.report.collect import load_study
 def test_the_variance_of_a_mean_over_images_is_the_textbook_one() -> None:
     """With the mean of per-image values as the score, the bootstrap variance is (n - 1)/n s^2 / n (Efron 1979)."""
     values = np.random.default_rng(0).normal(50, 10, 200)
-    drawn = draws.weights(200, 4000) @ values / 200
-    found = images.noise([drawn], [], 200)
+    drawn = weights(200, 4000) @ values / 200
+    found = images.noise(drawn, 200)
     assert found is not None
     assert found.variance == pytest.approx(values.var(ddof=0) / 200, rel=0.07)
 
@@ -26,18 +27,18 @@ def test_a_difference_is_paired_over_images() -> None:
     """Two networks that find the same images easy: what they share cancels."""
     generator = np.random.default_rng(1)
     shared, own = generator.normal(50, 10, 200), generator.normal(1, 0.5, 200)
-    drawn = draws.weights(200, 2000)
+    drawn = weights(200, 2000)
     first, second = drawn @ shared / 200, drawn @ (shared + own) / 200
-    found = images.noise([second], [first], 200)
+    found = images.noise(second - first, 200)
     assert found is not None
     assert found.variance == pytest.approx(own.var() / 200, rel=0.1)
 
 
 def test_every_draw_has_as_many_images_as_the_set_and_is_the_same_each_time() -> None:
-    drawn = draws.weights(37, 50)
+    drawn = weights(37, 50)
     assert drawn.shape == (50, 37)
     assert (drawn.sum(axis=1) == 37).all()
-    assert (drawn == draws.weights(37, 50)).all()
+    assert (drawn == weights(37, 50)).all()
 
 
 def test_intervals_hold_images_where_matches_are_there(demo: Path) -> None:

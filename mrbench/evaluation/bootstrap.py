@@ -1,12 +1,14 @@
 """A run's scores under the bootstrap's draws of images, kept beside the run: they are dear to compute, small to keep.
 
-`bootstrap.npz` says what it was computed from (checksums of the matches and of the draws), and is passed over where
-that is not what is at hand. It is never needed: a folder that cannot be written to, or a damaged file, costs time and
-no more.
+An evaluation leaves them as `bootstrap.npz`, and a report computes what is missing. The file says what it was computed
+from (checksums of the matches and of the draws), and is passed over where that is not what is at hand. It is never
+needed: a folder that cannot be written to, or a damaged file, costs time and no more.
 """
 
 import hashlib
+import json
 import zipfile
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +20,7 @@ from mrbench.errors import UserError
 from mrbench.evaluation.matches import Matches, breakdown, breakdown_names, resampler, summary
 from mrbench.runs.files import replacing
 
-VERSION = 1  # of the file, and of how scores are computed from matches
+VERSION = 2  # of the file, and of how scores are computed from matches
 FILE = "bootstrap.npz"
 RESAMPLES = 400  # the standard error of a variance from R draws is about sqrt(2 / R) of it: 7 %
 SEED = 20170320
@@ -69,22 +71,29 @@ def matches_sum(file: Path) -> str:
     return hashlib.sha256(repr(listed).encode()).hexdigest()
 
 
-def of_run(matches_file: Path, kind: str, resamples: int = RESAMPLES, seed: int = SEED) -> Drawn | None:
-    """From `bootstrap.npz` beside the matches where it is of these matches and draws; else computed, and put there.
+def keep(matches: Matches, matches_file: Path) -> None:
+    """Puts `bootstrap.npz` beside the file of these matches: all kinds, as a report asks for them."""
+    drawn = {kind: compute(matches, kind) for kind in matches.kinds}
+    if drawn:
+        _write(matches_file.with_name(FILE), matches_sum(matches_file), drawn, RESAMPLES, SEED)
 
-    None where the matches are of other kinds only. Raises UserError where they cannot be read.
+
+def of_run(matches_file: Path, kinds: Sequence[str], resamples: int = RESAMPLES, seed: int = SEED) -> dict[str, Drawn]:
+    """These kinds from `bootstrap.npz` beside the matches where it is of these matches and draws; what it lacks is
+    computed, and put there. A kind that the matches do not have is left out.
+
+    Raises UserError where the matches cannot be read.
     """
     source, place = matches_sum(matches_file), matches_file.with_name(FILE)
-    kept = _read(place, source, (kind,), resamples, seed)
-    if kind in kept:
-        return kept[kind]
-    matches = Matches.load(matches_file)
-    if kind not in matches.kinds:
-        return None
-    found = compute(matches, kind, resamples, seed)
-    others = _read(place, source, tuple(matches.kinds), resamples, seed)
-    _write(place, source, {**others, kind: found}, resamples, seed)
-    return found
+    kept = _read(place, source, resamples, seed)
+    lacking = [kind for kind in kinds if kind not in kept]
+    if lacking:
+        matches = Matches.load(matches_file)
+        new = {kind: compute(matches, kind, resamples, seed) for kind in lacking if kind in matches.kinds}
+        kept |= new
+        if new:
+            _write(place, source, kept, resamples, seed)
+    return {kind: kept[kind] for kind in kinds if kind in kept}
 
 
 def compute(matches: Matches, kind: str, resamples: int = RESAMPLES, seed: int = SEED) -> Drawn:
@@ -96,39 +105,40 @@ def compute(matches: Matches, kind: str, resamples: int = RESAMPLES, seed: int =
     return Drawn(_sum(matches.image_ids), images, np.nan if whole is None else whole, scores)
 
 
-def _read(place: Path, source: str, kinds: tuple[str, ...], resamples: int, seed: int) -> dict[str, Drawn]:
-    """What is kept there of these kinds; nothing where it is of other matches, other draws, or damaged."""
+def _read(place: Path, source: str, resamples: int, seed: int) -> dict[str, Drawn]:
+    """What is kept there; nothing where it is of other matches, other draws, or damaged."""
     try:
         with np.load(place, allow_pickle=False) as content:
-            count = int(content["count"])
-            if str(content["of"]) != _of(source, count, resamples, seed):
+            about = json.loads(content["about"].tobytes())
+            count = int(about["count"])
+            if about["of"] != _of(source, count, resamples, seed):
                 return {}
-            found = {}
-            for kind in kinds:
-                if f"{kind}/names" in content:
-                    names, scores = content[f"{kind}/names"], content[f"{kind}/scores"]
-                    if scores.shape != (len(names), resamples) or scores.dtype != np.float32:
-                        return {}
-                    whole, images = float(content[f"{kind}/whole"]), str(content["images"])
-                    found[kind] = Drawn(images, count, whole, dict(zip(map(str, names), scores, strict=True)))
+            scores = content["scores"]
+            names = [name for kind in about["kinds"].values() for name in kind["names"]]
+            if scores.shape != (len(names), resamples) or scores.dtype != np.float32:
+                return {}
+            found, rows = {}, iter(scores)
+            for kind, kept in about["kinds"].items():
+                own = {str(name): next(rows) for name in kept["names"]}
+                found[kind] = Drawn(str(about["images"]), count, float(kept["whole"]), own)
             return found
-    except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
         return {}
 
 
 def _write(place: Path, source: str, drawn: dict[str, Drawn], resamples: int, seed: int) -> None:
+    """Two arrays, for each takes time to open: what they are as JSON, and the scores of all kinds in one."""
     one = next(iter(drawn.values()))
-    content = {
-        "of": np.array(_of(source, one.count, resamples, seed)),
-        "count": np.array(one.count),
-        "images": np.array(one.images),
+    about = {
+        "of": _of(source, one.count, resamples, seed),
+        "count": one.count,
+        "images": one.images,
+        "kinds": {kind: {"names": list(found.scores), "whole": found.whole} for kind, found in drawn.items()},
     }
-    for kind, found in drawn.items():
-        content[f"{kind}/names"] = np.array(list(found.scores), dtype=str)
-        content[f"{kind}/scores"] = np.stack(list(found.scores.values()))
-        content[f"{kind}/whole"] = np.array(found.whole)
+    described = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    scores = np.stack([row for found in drawn.values() for row in found.scores.values()])
     with suppress(UserError), replacing(place) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **content)  # type: ignore[arg-type]
+        np.savez(file, about=described, scores=scores)
 
 
 def _of(source: str, images: int, resamples: int, seed: int) -> str:
