@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 NORMS = ("none", "frozen_bn", "bn", "sync_bn", "gn")
+TRACKERS = ("tensorboard", "mlflow")
 
 
 def choice(default: str, *choices: str) -> Any:
@@ -373,6 +374,11 @@ class RuntimeConfig:
     checkpoint_period: int = number(1000, 1)  # iterations
     keep_checkpoints: int = number(2, 1)
     log_period: int = number(20, 1)
+    # TRACKERS that are told what metrics.jsonl gets: tensorboard writes event files into the run's folder, mlflow
+    # keeps an MLflow run of it (the extra `tracking`; docs/training.md)
+    track: list[str] = field(default_factory=list)
+    # a SQLite file (sqlite:///FILE) or a folder; null: $MLFLOW_TRACKING_URI, else mlflow.db beside runs/
+    mlflow_uri: str | None = None
 
 
 @dataclass

@@ -4,7 +4,7 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any
 
-from mrbench.config.schema import BackboneConfig, ModelConfig, RunConfig
+from mrbench.config.schema import TRACKERS, BackboneConfig, ModelConfig, RunConfig
 from mrbench.config.suggest import did_you_mean
 from mrbench.errors import UserError
 
@@ -110,6 +110,12 @@ def _validate_together(config: RunConfig) -> None:
         "runtime.compile does not go with runtime.activation_checkpointing",
         "torch.compile decides itself what it keeps and what it computes again: set one of them.",
     )
+    for word in config.runtime.track:
+        _require(
+            word in TRACKERS,
+            f"runtime.track={word} is not one of {', '.join(TRACKERS)}",
+            did_you_mean(str(word), TRACKERS),
+        )
     _augmentation(config)
     _range("evaluation.areas", config.evaluation.areas)
     edges = config.evaluation.tta.short_edge

@@ -31,6 +31,7 @@ from mrbench.engine.nonfinite import LossGuard, check_weights
 from mrbench.engine.progress import Reporter, Throughput, peak_memory
 from mrbench.engine.signals import Preempted, StopSignal
 from mrbench.engine.step import TrainStep
+from mrbench.engine.tracking import Tracking
 from mrbench.errors import UserError
 from mrbench.evaluation.gather import gather
 from mrbench.modeling.build import build_network
@@ -51,12 +52,17 @@ def train_process(world: World, store: dist.Store | None, folder: Path, config: 
         UserError: data, weights or files that cannot be used.
     """
     run = Run(folder)
-    with StopSignal() as stop, Reporter(run, world.main) as reporter:
+    track = config.runtime.track if world.main else []
+    with (
+        StopSignal() as stop,
+        Reporter(run, world.main) as reporter,
+        Tracking(run, config, track, reporter.say) as tracking,
+    ):
         device = choose_device(config.runtime, world)
         set_threads(config.runtime, world.local_size)
         try:
             with process_group(world, device, config.runtime, store):
-                Loop(world, device, run, config, stop, reporter).run_to_end()
+                Loop(world, device, run, config, stop, reporter, tracking).run_to_end()
         except torch.OutOfMemoryError as error:
             raise OutOfMemory(f"{error}; try runtime.accumulate={2 * config.runtime.accumulate}") from error
         except RuntimeError as error:
@@ -103,10 +109,17 @@ class Loop:
     """One process's part of a run. `done` counts the updates made, over all attempts."""
 
     def __init__(
-        self, world: World, device: torch.device, run: Run, config: RunConfig, stop: StopSignal, reporter: Reporter
+        self,
+        world: World,
+        device: torch.device,
+        run: Run,
+        config: RunConfig,
+        stop: StopSignal,
+        reporter: Reporter,
+        tracking: Tracking,
     ) -> None:
         self.world, self.device, self.run, self.config = world, device, run, config
-        self.stop, self.reporter = stop, reporter
+        self.stop, self.reporter, self.tracking = stop, reporter, tracking
         self.total = config.schedule.iterations
         with main_process_first(world):
             self.dataset = open_split(config.data, "train")
@@ -143,6 +156,8 @@ class Loop:
 
     def run_to_end(self) -> None:
         """All steps that are left, then the final evaluation."""
+        if self.world.main:
+            self.tracking.start(self._history())
         if self._evaluation_due() and not self._evaluated():
             self._evaluate()  # the last attempt saved a checkpoint, but died before its evaluation was logged
         for batch in self._batches():
@@ -236,9 +251,18 @@ class Loop:
             "images_per_second": lap,
             "peak_memory": memory,
         }
-        metrics.append(self.run.metrics_file, entry)
+        self._record(entry)
         self.run.update(iteration=self.done, images_per_second=overall, peak_memory=memory)
         self.reporter.show(self.done, self.total, losses, overall, self.config.schedule.images_per_batch, memory)
+
+    def _history(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl that this attempt does not write again: it evaluates at the end in any case."""
+        lines = (line for line in self.run.metrics() if line["iteration"] <= self.done)
+        return [line for line in lines if line["kind"] == "train" or line["iteration"] < self.total]
+
+    def _record(self, entry: dict[str, Any]) -> None:
+        metrics.append(self.run.metrics_file, entry)
+        self.tracking.add(entry)
 
     def _evaluation_due(self) -> bool:
         period = self.config.evaluation.period
@@ -255,7 +279,7 @@ class Loop:
             )
         if result is not None:
             entry = {"kind": "evaluation", "iteration": self.done, **result.evaluation.metrics}
-            metrics.append(self.run.metrics_file, {**entry, "time": round(time.time(), 3)})
+            self._record({**entry, "time": round(time.time(), 3)})
             shown = ("box/AP", "mask/AP", "proposal/AR100", "proposal/AR1000")
             found = (f"{name} {value:.2f}" for name, value in entry.items() if name in shown and value is not None)
             self.reporter.say(f"iteration {self.done}: {', '.join(found)} ({result.seconds:.1f} s)")

@@ -23,6 +23,7 @@ from mrbench.engine.failures import ProcessDied, RunFailed
 from mrbench.engine.loop import train_process
 from mrbench.engine.processes import carry_out
 from mrbench.engine.signals import Preempted, StopSignal
+from mrbench.engine.tracking import check_trackers
 from mrbench.errors import UserError
 from mrbench.runs.files import sha256
 from mrbench.runs.lock import is_locked, run_lock
@@ -89,6 +90,7 @@ def train(run: Run, config: RunConfig) -> None:
 def _train(run: Run, config: RunConfig, world: World | None, stop: StopSignal) -> None:
     processes = config.runtime.devices if world is None else world.size
     check_processes(config, processes)
+    check_trackers(config.runtime.track)
     write_provenance(run, _provenance(config, world or World(size=processes, local_size=processes)))
     if stop.received is not None:
         raise Preempted(stop.received)
