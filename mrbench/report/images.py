@@ -59,7 +59,8 @@ class Sampler:
         if not self._problems:
             return ""
         rows = "Some intervals do" if self._used else "Intervals do"
-        return f"{rows} not hold the choice of test images: {'; '.join(_told(why, list(runs)) for why, runs in self._problems.items())}."
+        told = "; ".join(_told(why, list(runs)) for why, runs in self._problems.items())
+        return f"{rows} not hold the choice of test images: {told}."
 
     def of_mean(self, metric: str, arm: str, seeds: Sequence[int]) -> ImageNoise | None:
         """For the mean of `arm` over `seeds`; None where a run's matches are not there."""

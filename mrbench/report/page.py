@@ -51,7 +51,7 @@ def render(report: Report, pictures: int = gallery.PICTURES) -> str:
             f"<dd>{escape(words.sentence(report, arm))}{_note(arm)}</dd>"
             for arm in study.arms
         ),
-        accuracy=formats.html(table.accuracy(report), f"Each arm over its seeds, and against {study.baseline}."),
+        accuracy=formats.html(table.accuracy(report), _over_seeds(report)),
         notes=_paragraphs([*words.interval_notes(report), *words.evaluation_notes(report)]),
         charts=_accuracy_charts(drawn) + _figures(charts_factor.figures(drawn)),
         detail=page_detail.render(report),
@@ -74,6 +74,11 @@ def render(report: Report, pictures: int = gallery.PICTURES) -> str:
         count=words.plural(len(study.runs), "run"),
     )
     return text.replace(CONTENTS, _contents(text), 1)
+
+
+def _over_seeds(report: Report) -> str:
+    against = f", and against {report.study.baseline}" if report.challengers else ""
+    return f"Each arm over its seeds{against}."
 
 
 def _note(arm: Arm) -> str:

@@ -152,7 +152,8 @@ def latex(report: Report) -> str:
     for found, text in ((table.accuracy(report), caption), (table.cost(report), formats.latex_escape(study.title))):
         label = "".join(c for c in study.name if c.isalnum() or c in "-.")
         parts.append(
-            f"\\begin{{table}}\n\\centering\n{formats.latex(found)}\\caption{{{text}}}\n"
+            f"\\begin{{table}}\n\\centering\\footnotesize\\setlength{{\\tabcolsep}}{{4pt}}\n"
+            f"{formats.latex(found)}\\caption{{{text}}}\n"
             f"\\label{{tab:{label}-{found.name}}}\n\\end{{table}}"
         )
     return "\n\n".join(parts) + "\n"

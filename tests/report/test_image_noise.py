@@ -96,4 +96,6 @@ def test_a_metric_that_matches_cannot_give_has_intervals_over_seeds(
     root = make_study(tmp_path, seeds=2, matches=False)
     report = build(load_study(root, "demo"), resamples=20)
     assert report.resamples == 0
+    assert report.image_problem.count("no matches.npz") == 1
+    assert "10 runs, of which the first is" in report.image_problem
     assert report.image_problem.startswith("Intervals do not hold")
