@@ -228,6 +228,9 @@ def test_on_paper_everything_is_open_and_buttons_are_gone(desk: Opened) -> None:
     desk.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     assert desk.page.locator("details:not([open]):not(.columns)").count() == 0
     desk.page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    desk.page.set_viewport_size({"width": 680, "height": 960})  # A4 within its margins
     desk.page.emulate_media(media="print")
+    assert desk.page.evaluate("document.documentElement.scrollWidth") <= 680
+    assert desk.page.evaluate("[...document.querySelectorAll('table')].every(t => t.offsetWidth <= 680)")
     assert desk.page.locator("button.copy:visible, button.enlarge:visible, nav:visible, .columns:visible").count() == 0
     assert desk.page.locator("table.accuracy thead th:visible").count() > 5

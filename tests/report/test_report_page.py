@@ -106,6 +106,26 @@ def test_the_page_names_scale_settings_commands_and_environment(text: str, repor
     assert "same conditions" not in text
 
 
+def test_what_is_not_the_same_for_all_runs_is_marked(demo: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(demo, root)
+    path = next(root.glob("runs/*-bn000001")) / "provenance.json"
+    path.write_text(path.read_text().replace("2.11.0", "2.12.0"))
+    text = page.render(build(load_study(root, "demo"), resamples=0))
+    marked = re.findall(r'<tr class="mixed">\n<th[^>]*>([^<]*)</th>\n<td[^>]*>([^<]*)', text)
+    assert marked == [("torch", "2.12.0 (bn); 2.11.0 (5 other arms)")]
+    assert text.index("not made under the same conditions") < text.index("<table")
+
+
+def test_the_page_names_its_sections_and_every_arm_s_command(text: str, report: Report) -> None:
+    contents = re.findall(r'<a href="#([^"]+)">', text[text.index("<nav") : text.index("</nav>")])
+    assert contents == re.findall(r'<h2 id="([^"]+)"', text)
+    assert {"accuracy", "settings", "again", "environment"} <= set(contents)
+    named = dict(re.findall(r"<h3>([^<]*)</h3><pre><code>([^<]*)</code>", text))
+    for arm in report.study.arms:
+        assert named[arm.name] == words.command(report, arm)
+
+
 def test_markup_in_names_is_text(make_study: Callable[..., Path], tmp_path: Path) -> None:
     root = make_study(tmp_path, seeds=1)
     path = root / "studies" / "demo.json"
