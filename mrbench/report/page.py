@@ -71,6 +71,7 @@ def render(report: Report, pictures: int = gallery.PICTURES) -> str:
         if environment.rows
         else "<p>No run recorded it.</p>",
         version=escape(__version__),
+        guide=words.GUIDE,
         count=words.plural(len(study.runs), "run"),
     )
     return text.replace(CONTENTS, _contents(text), 1)

@@ -10,6 +10,7 @@ from mrbench.report.prior import public_runs
 from mrbench.report.statistics import NOISE, OWN_SPREAD_FROM, TOO_FEW, Difference
 
 NOTHING = "–"
+GUIDE = "docs/reading-a-report.md"  # of the repository; a page that is sent on has no other way to name it
 BORROWED = "†"  # behind the number of seeds: the noise of the row comes from elsewhere
 BORROWED_BELOW = 3  # seeds
 STATES = ("completed", "running", "interrupted", "pending", "preempted", "diverged", "failed", "missing", "damaged")

@@ -120,6 +120,7 @@ def markdown(report: Report, drawn: Sequence[str]) -> str:
     environment = origin.environment(study)
     if environment.rows:
         parts += ["## Where it ran", formats.markdown(environment).strip()]
+    parts.append(f"What each column means, and what not to conclude: `{words.GUIDE}` of mrbench.")
     return "\n\n".join(parts) + "\n"
 
 
