@@ -191,10 +191,18 @@ def _difference_row(ax: Axes, y: int, answer: Answer, arm: str) -> None:
 def save(figure: Figure, path: Path) -> None:
     """Writes `path` with the suffixes .svg and .png (200 dots an inch), each whole or not at all."""
     with styled():
+        _lay_out(figure)
         for suffix in (".svg", ".png"):
             metadata = {"Date": None} if suffix == ".svg" else None
             with replacing(path.with_suffix(suffix)) as temporary:
                 figure.savefig(temporary, format=suffix[1:], dpi=200, metadata=metadata)
+
+
+def _lay_out(figure: Figure) -> None:
+    """Gives everything its place, for good: otherwise each file is laid out anew, which takes longer than drawing."""
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
+        figure.set_layout_engine(None)
 
 
 def inline_svg(figure: Figure, name: str, description: str) -> str:
