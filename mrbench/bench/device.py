@@ -12,6 +12,7 @@ from mrbench.bench.measure import Stopwatch
 from mrbench.bench.process import peak_resident
 from mrbench.bench.telemetry import CpuObserver, Observer, observe_gpu
 from mrbench.engine.distributed import World
+from mrbench.engine.nvml import gpu_uuid
 from mrbench.engine.precision import AUTOCAST
 
 SIDES = {"cpu": 1024, "cuda": 8192}  # of the matrices whose product is the peak
@@ -60,7 +61,7 @@ def observer(device: torch.device) -> Observer | None:
     """None for a GPU about which NVML cannot be asked."""
     if device.type == "cpu":
         return CpuObserver()
-    return observe_gpu(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+    return observe_gpu(gpu_uuid(device))
 
 
 def reset_peak(device: torch.device) -> None:

@@ -4,13 +4,14 @@ NVML is asked through `pynvml` (the package nvidia-ml-py, the extra `nvml`) wher
 a CPU, only the host's clock is known.
 """
 
-import importlib
 import os
 import statistics
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
+
+from mrbench.engine.nvml import Gpu, find_gpu
 
 # Bits of nvmlDeviceGetCurrentClocksEventReasons (nvml.h, "nvmlClocksEventReasons") that cost speed.
 THROTTLING = {
@@ -74,11 +75,8 @@ class CpuObserver:
 class NvmlObserver:
     """Asks NVML about one GPU. What a card or driver does not tell is left out, never an error."""
 
-    def __init__(self, nvml: Any, uuid: str) -> None:
-        """nvml: the module `pynvml`. Raises its NVMLError where there is no such GPU."""
-        self.nvml = nvml
-        nvml.nvmlInit()
-        self.handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
+    def __init__(self, gpu: Gpu) -> None:
+        self.gpu = gpu
         self.clocks: list[float] = []
         self.temperatures: list[float] = []
         self.reasons = 0
@@ -88,23 +86,23 @@ class NvmlObserver:
     def begin(self) -> None:
         self.clocks, self.temperatures, self.reasons = [], [], 0
         self.others = self._others()
-        self.energy = self._ask("nvmlDeviceGetTotalEnergyConsumption")
+        self.energy = self.gpu.energy()
 
     def look(self) -> None:
-        clock = self._ask("nvmlDeviceGetClockInfo", self.nvml.NVML_CLOCK_SM)
-        temperature = self._ask("nvmlDeviceGetTemperature", self.nvml.NVML_TEMPERATURE_GPU)
+        clock = self.gpu.ask("nvmlDeviceGetClockInfo", self.gpu.nvml.NVML_CLOCK_SM)
+        temperature = self.gpu.ask("nvmlDeviceGetTemperature", self.gpu.nvml.NVML_TEMPERATURE_GPU)
         # The name before driver 535 was another.
-        reasons = self._ask("nvmlDeviceGetCurrentClocksEventReasons")
+        reasons = self.gpu.ask("nvmlDeviceGetCurrentClocksEventReasons")
         if reasons is None:
-            reasons = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons")
+            reasons = self.gpu.ask("nvmlDeviceGetCurrentClocksThrottleReasons")
         self.clocks += [] if clock is None else [float(clock)]
         self.temperatures += [] if temperature is None else [float(temperature)]
         self.reasons |= reasons or 0
 
     def end(self, seconds: float) -> Telemetry:
-        after = self._ask("nvmlDeviceGetTotalEnergyConsumption")  # millijoules since the driver was loaded
-        joules = None if self.energy is None or after is None else (after - self.energy) / 1000
-        highest = self._ask("nvmlDeviceGetMaxClockInfo", self.nvml.NVML_CLOCK_SM)
+        after = self.gpu.energy()
+        joules = None if self.energy is None or after is None else after - self.energy
+        highest = self.gpu.ask("nvmlDeviceGetMaxClockInfo", self.gpu.nvml.NVML_CLOCK_SM)
         others = [count for count in (self.others, self._others()) if count is not None]
         return Telemetry(
             "nvml",
@@ -118,33 +116,18 @@ class NvmlObserver:
         )
 
     def _others(self) -> int | None:
-        found = self._ask("nvmlDeviceGetComputeRunningProcesses")
+        found = self.gpu.ask("nvmlDeviceGetComputeRunningProcesses")
         if found is None:
             return None
         pids = [process.pid for process in found]
         # In a container NVML tells the host's numbers, among which ours is one that we do not know.
         return len(pids) - 1 if pids and os.getpid() not in pids else sum(pid != os.getpid() for pid in pids)
 
-    def _ask(self, name: str, *arguments: Any) -> Any:
-        function = getattr(self.nvml, name, None)
-        if function is None:
-            return None
-        try:
-            return function(self.handle, *arguments)
-        except self.nvml.NVMLError:
-            return None
-
 
 def observe_gpu(uuid: str) -> Observer | None:
     """What tells about the GPU with this UUID ("GPU-..."); None without pynvml, or where NVML does not know it."""
-    try:
-        nvml = importlib.import_module("pynvml")
-    except ImportError:
-        return None
-    try:
-        return NvmlObserver(nvml, uuid)
-    except nvml.NVMLError:
-        return None
+    gpu = find_gpu(uuid)
+    return None if gpu is None else NvmlObserver(gpu)
 
 
 def _range(values: list[float]) -> list[float] | None:

@@ -45,6 +45,8 @@ def show_command(
         out.print(f"speed        {status.images_per_second:.1f} images/s")
     if status.peak_memory:
         out.print(f"peak memory  {status.peak_memory / 2**30:.2f} GiB")
+    if status.energy:
+        out.print(f"energy       {status.energy / 3.6e6:.3f} kWh, of the GPUs")
     if status.error:
         out.print(f"error        {status.error.get('message')}", markup=False)
     evaluation = found.evaluation()
@@ -64,12 +66,17 @@ def _studies(folder: "Root", run: "Run") -> list[str]:
 
 
 def _origin(run: "Run") -> list[tuple[str, str]]:
-    """The command and the code, as provenance.json has them."""
+    """The network's size, the command and the code, as provenance.json has them."""
     provenance = run.provenance()
     if not provenance:
         return []
     code = provenance.get("code") or {}
-    lines = [("command", str(provenance.get("command"))), ("commit", str(code.get("commit") or "not a clone"))]
+    lines = []
+    if isinstance(provenance.get("parameters"), int):
+        trained = provenance.get("trained_parameters")
+        beside = f", {trained:,} trained" if isinstance(trained, int) else ""
+        lines.append(("parameters", f"{provenance['parameters']:,}{beside}"))
+    lines += [("command", str(provenance.get("command"))), ("commit", str(code.get("commit") or "not a clone"))]
     if code.get("uncommitted_change"):
         lines.append(("", "with uncommitted changes: provenance.json holds them"))
     if code.get("snapshot"):

@@ -28,6 +28,7 @@ from mrbench.engine.distributed import (
 from mrbench.engine.evaluate import Result, evaluate_model, write_result
 from mrbench.engine.failures import NonFiniteLoss, OutOfMemory
 from mrbench.engine.nonfinite import LossGuard, check_weights
+from mrbench.engine.nvml import EnergyMeter, run_gpus
 from mrbench.engine.progress import Reporter, Throughput, peak_memory
 from mrbench.engine.signals import Preempted, StopSignal
 from mrbench.engine.step import TrainStep
@@ -35,7 +36,7 @@ from mrbench.engine.tracking import Tracking
 from mrbench.errors import UserError
 from mrbench.evaluation.gather import gather
 from mrbench.modeling.build import build_network
-from mrbench.runs import metrics
+from mrbench.runs import metrics, provenance
 from mrbench.runs.record import Run
 
 HEARTBEAT_SECONDS = 20.0
@@ -136,10 +137,15 @@ class Loop:
             loaded = checkpoint.load_model_weights(path, model, mismatch, by_name)
             for line in loaded.lines():
                 reporter.say(line)
+        if world.main:
+            sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+            trained = sum(size for size, wanted in sizes if wanted)
+            provenance.add(run, parameters=sum(size for size, _ in sizes), trained_parameters=trained)
         self.step = TrainStep(model, config, device, world.size)
         self.guard = LossGuard()
         self.means = Means(device)
         self.throughput = Throughput(config.schedule.images_per_batch)
+        self.energy = EnergyMeter(run_gpus(device, world) if world.main else [], run.status().energy)
         self.done = self._resume()
 
     def _resume(self) -> int:
@@ -252,7 +258,9 @@ class Loop:
             "peak_memory": memory,
         }
         self._record(entry)
-        self.run.update(iteration=self.done, images_per_second=overall, peak_memory=memory)
+        joules = self.energy.joules()
+        spent = {} if joules is None else {"energy": round(joules, 1)}
+        self.run.update(iteration=self.done, images_per_second=overall, peak_memory=memory, **spent)
         self.reporter.show(self.done, self.total, losses, overall, self.config.schedule.images_per_batch, memory)
 
     def _history(self) -> list[dict[str, Any]]:

@@ -32,8 +32,8 @@ class RunRecord:
 
     `state` is that of status.json, or `interrupted` (running, but its process is gone), `missing` (no folder),
     `damaged` (unreadable record) or `diverged` (stopped by a loss that is not finite, or completed with an AP of 0
-    where other runs detect something); `problem` says in a line what is wrong. Memory in bytes, hours of wall clock
-    from the first start to the end.
+    where other runs detect something); `problem` says in a line what is wrong. Memory in bytes, energy in joules,
+    hours of wall clock from the first start to the end.
     """
 
     arm: str
@@ -49,6 +49,7 @@ class RunRecord:
     notes: tuple[str, ...] = ()
     images_per_second: float | None = None
     peak_memory: int | None = None
+    energy: float | None = None
     hours: float | None = None
     config: dict[str, Any] = field(default_factory=dict)  # flat: "model.norm" -> "gn"
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -285,6 +286,7 @@ def read_record(run: Run, arm: str, seed: int) -> RunRecord:
         notes=notes if done else (),
         images_per_second=status.images_per_second,
         peak_memory=status.peak_memory,
+        energy=status.energy,
         hours=_hours(status.started, status.ended),
         config=config,
         provenance=provenance if isinstance(provenance, dict) else {},

@@ -21,6 +21,7 @@ class Cost:
     hours: float | None
     device_hours: float | None
     parameters: int | None
+    energy: float | None  # joules that a run's GPUs took
     unbeaten: bool | None = None
 
 
@@ -86,7 +87,8 @@ def _cost(arm: Arm) -> Cost:
     device_hours = _mean([run.hours * _devices(run) if run.hours is not None else None for run in done])
     counts = {run.provenance.get("parameters") for run in done} - {None}
     parameters = counts.pop() if len(counts) == 1 else None
-    return Cost(speed, memory, _mean([run.hours for run in done]), device_hours, parameters)
+    energy = _mean([run.energy for run in done])
+    return Cost(speed, memory, _mean([run.hours for run in done]), device_hours, parameters, energy)
 
 
 def _devices(run: RunRecord) -> int:

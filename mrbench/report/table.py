@@ -142,6 +142,8 @@ def _more_seeds(need: MoreSeeds | None) -> Cell:
 
 def cost(report: Report) -> Table:
     """What each arm's runs took, how many went wrong, and which arms no other one beats in accuracy and cost."""
+    all_costs = costs(report)
+    metered = any(found.energy is not None for found in all_costs.values())
     columns = (
         Column("arm", ("arm",)),
         Column("runs", ("runs", *BAD_STATES)),
@@ -150,9 +152,10 @@ def cost(report: Report) -> Table:
         Column("time a run", ("hours",), numeric=True),
         Column("device hours", ("device_hours",), numeric=True, wide=True),
         Column("parameters", ("parameters",), numeric=True, wide=True),
+        *([Column("energy", ("energy_joules",), numeric=True, wide=True)] if metered else []),
         Column("unbeaten", ("unbeaten",)),
     )
-    rows, all_costs = [], costs(report)
+    rows = []
     for arm in report.study.arms:
         found = all_costs[arm.name]
         cells = (
@@ -163,6 +166,7 @@ def cost(report: Report) -> Table:
             Cell(words.duration(found.hours), (found.hours,)),
             Cell(words.duration(found.device_hours), (found.device_hours,)),
             Cell(f"{found.parameters:,}" if found.parameters else words.NOTHING, (found.parameters,)),
+            *([Cell(words.kilowatt_hours(found.energy), (found.energy,))] if metered else []),
             _yes_or_no(found.unbeaten),
         )
         rows.append(Row(cells, mark="baseline" if arm.name == report.study.baseline else ""))

@@ -39,6 +39,10 @@ def gibibytes(value: float | None) -> str:
     return NOTHING if value is None else f"{value / 2**30:.1f} GiB" if value >= 2**30 else f"{value / 2**20:.0f} MiB"
 
 
+def kilowatt_hours(joules: float | None) -> str:
+    return NOTHING if joules is None else f"{joules / 3.6e6:.3g} kWh"
+
+
 def duration(hours: float | None) -> str:
     """`34 s`, `12 min`, `5.3 h`."""
     if hours is None:

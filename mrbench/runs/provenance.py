@@ -77,6 +77,11 @@ def write(run: Run, found: dict[str, Any]) -> None:
     write_json(run.provenance_file, {**found, "earlier_code": earlier} if earlier else found)
 
 
+def add(run: Run, **facts: Any) -> None:
+    """More that this attempt has found out about itself."""
+    write_json(run.provenance_file, {**run.provenance(), **facts})
+
+
 def collect() -> dict[str, Any]:
     """Command, code version with its uncommitted change, packages, hardware (memory in bytes)."""
     return {

@@ -45,6 +45,7 @@ class Status:
     error: dict[str, Any] | None = None  # {"kind": ..., "message": ..., and what the kind needs}
     images_per_second: float | None = None
     peak_memory: int | None = None
+    energy: float | None = None  # joules that the run's GPUs took, over all attempts; None where nothing tells it
 
 
 _OPTIONAL_TEXT, _COUNT = (str, type(None)), int
@@ -61,6 +62,7 @@ _KINDS: dict[str, Any] = {  # of each field, to tell a record that was damaged b
     "error": (dict, type(None)),
     "images_per_second": (int, float, type(None)),
     "peak_memory": (int, float, type(None)),
+    "energy": (int, float, type(None)),
 }
 
 

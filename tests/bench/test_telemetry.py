@@ -12,6 +12,7 @@ from mrbench.bench.matrix import Case
 from mrbench.bench.record import Measurement
 from mrbench.bench.session import suspicions
 from mrbench.bench.telemetry import CpuObserver, NvmlObserver, Telemetry, observe_gpu
+from mrbench.engine.nvml import EnergyMeter, Gpu
 
 
 class NVMLError(Exception):
@@ -55,7 +56,7 @@ def processes(*pids: int) -> list[Any]:
 
 
 def observed(nvml: FakeNvml, blocks: int = 3, seconds: float = 2.0) -> Telemetry:
-    observer = NvmlObserver(nvml, "GPU-1")
+    observer = NvmlObserver(Gpu(nvml, "GPU-1"))
     observer.begin()
     for _ in range(blocks):
         observer.look()
@@ -149,3 +150,16 @@ def test_the_clock_of_the_cores(tmp_path: Path) -> None:
     silent = CpuObserver(tmp_path / "none")
     silent.begin()
     assert silent.end(1.0) == Telemetry(None)
+
+
+def test_energy_of_a_run_is_that_of_all_its_gpus_on_top_of_earlier_attempts() -> None:
+    """Two GPUs take 2 J and 3 J after an attempt that took 10 J; NVML counts millijoules from an hour of its own."""
+    first, second = FakeNvml(TotalEnergyConsumption=[7000, 9000]), FakeNvml(TotalEnergyConsumption=[100, 3100])
+    meter = EnergyMeter([Gpu(first, "GPU-1"), Gpu(second, "GPU-1")], 10.0)
+    assert meter.joules() == pytest.approx(15.0)
+
+
+def test_energy_is_unknown_where_a_gpu_does_not_tell() -> None:
+    told = Gpu(FakeNvml(TotalEnergyConsumption=[1000, 2000]), "GPU-1")
+    assert EnergyMeter([told, Gpu(FakeNvml(), "GPU-1")], 10.0).joules() is None
+    assert EnergyMeter([], None).joules() is None

@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 from mrbench.cli.app import app
 from mrbench.config.compose import compose, to_yaml
 from mrbench.errors import UserError
+from mrbench.evaluation import bootstrap
 from mrbench.evaluation.matches import KindMatches, Matches, average_precision, pack
-from mrbench.report import draws
+from mrbench.runs import provenance
 from mrbench.runs.files import write_json
 from mrbench.runs.listing import MISSING, flat_config, lookup
 from mrbench.runs.lock import run_lock
@@ -210,6 +211,15 @@ def test_a_run_without_process_is_interrupted_in_list_and_show(root: Path, mrben
         assert listed(mrbench, "state=running") == ["00"]
 
 
+def test_show_tells_the_networks_size_and_the_energy(root: Path, mrbench: Callable[..., str]) -> None:
+    run = Run(root / "runs" / "small-shapes-00cccccccc")
+    run.update(energy=1.8e6)
+    provenance.add(run, parameters=1234567, trained_parameters=1000000)
+    shown = mrbench("show", "00c")
+    assert "parameters   1,234,567, 1,000,000 trained\n" in shown
+    assert "energy       0.500 kWh, of the GPUs\n" in shown
+
+
 def test_compare_shows_intervals_over_images_and_what_was_configured(root: Path, mrbench: Callable[..., str]) -> None:
     found = json.loads(mrbench("compare", "00c", "10c", "--json"))
     value, other = found["metrics"]["box/AP"]
@@ -217,7 +227,7 @@ def test_compare_shows_intervals_over_images_and_what_was_configured(root: Path,
         json.loads((root / "runs" / found["runs"][0] / "evaluation.json").read_text())["metrics"]["box/AP"]
     )
     # the same draws as a bootstrap by hand: whole images, AP anew
-    drawn = draws.weights(IMAGES)
+    drawn = bootstrap.weights(IMAGES)
     scores = []
     for n, norm in enumerate(NORMS):
         made = matches(NORMS[norm] / 50, 10 * n)

@@ -24,6 +24,7 @@ from mrbench.modeling.detector import MaskRCNN
 from mrbench.modeling.losses import LossTerm
 from mrbench.runs.lock import run_lock
 from mrbench.runs.record import Run, open_run
+from mrbench.weights.files import inspect
 
 
 def command(root: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
@@ -52,7 +53,12 @@ def test_a_complete_run_has_its_whole_record(undisturbed: Run) -> None:
     assert undisturbed.detections_file().is_file()
     kept = [path.name for path in sorted(undisturbed.checkpoint_dir.glob("*.pt"))]
     assert kept == ["00000008.pt", "00000012.pt", "final.pt"]
-    assert undisturbed.provenance()["determinism"] == "exact"
+    provenance = undisturbed.provenance()
+    assert provenance["determinism"] == "exact"
+    # A network with group norm, whose file of weights has parameters alone.
+    tensors = inspect(undisturbed.checkpoint_dir / "final.pt").tensors.values()
+    assert provenance["parameters"] == sum(tensor.numel() for tensor in tensors)
+    assert 0 < provenance["trained_parameters"] <= provenance["parameters"]
 
 
 def test_a_complete_run_is_left_as_it_is(undisturbed: Run, tiny: Callable[..., RunConfig]) -> None:

@@ -112,6 +112,20 @@ def test_costs_are_device_hours_and_are_not_compared_across_hardware(root: Path)
     assert "CPU" in cost.notes(report)[0]
 
 
+def test_the_networks_size_and_the_energy_of_gpus_stand_beside_the_cost_where_they_are_on_record(root: Path) -> None:
+    """Runs of 3.6 and 7.2 MJ, which are 1 and 2 kWh; the third has no reading."""
+    before = table.cost(build(load_study(root, "demo"), resamples=0))
+    assert "energy" not in [column.title for column in before.columns]
+    for seed, joules in enumerate((3.6e6, 7.2e6, None)):
+        change(root, f"bn{seed:06x}", "status.json", energy=joules)
+        change(root, f"bn{seed:06x}", "provenance.json", parameters=1234567)
+    found = table.cost(build(load_study(root, "demo"), resamples=0))
+    row = next(row for row in found.rows if row.cells[0].text == "bn")
+    texts = dict(zip([column.title for column in found.columns], [cell.text for cell in row.cells], strict=True))
+    assert (texts["energy"], texts["parameters"]) == ("1.5 kWh", "1,234,567")
+    assert {row["arm"]: row["energy_joules"] for row in found.records()}["gn"] is None
+
+
 def test_charts_of_many_arms_show_the_baseline_and_the_largest_differences(
     make_study: Callable[..., Path], tmp_path: Path
 ) -> None:
