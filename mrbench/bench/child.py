@@ -7,6 +7,9 @@ gone, and nobody else would stop it.
 import json
 import os
 import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,9 @@ import torch
 from mrbench.bench.device import peak_memory, synchronise
 from mrbench.bench.matrix import Case
 from mrbench.bench.measure import Limits
-from mrbench.bench.process import end_with_parent, means_out_of_memory, peak_resident
+from mrbench.bench.process import end_with_parent, peak_resident
 from mrbench.bench.rows import MEASURED, measure_process
+from mrbench.bench.trouble import device_trouble, means_out_of_memory
 from mrbench.bench.workload import Workload, prepare
 from mrbench.config import compose
 from mrbench.config.schema import RunConfig
@@ -30,8 +34,18 @@ STEPS_OF_A_TRY = 3  # the optimiser's state exists from the second on; fragmenta
 
 
 def describe(config: RunConfig) -> dict[str, Any]:
-    """The device, how many there are, and for each precision why it cannot compute in it (null: it can)."""
-    device = choose_device(config.runtime, World())
+    """The device, how many there are, and for each precision why it cannot compute in it (null: it can); and why a GPU
+    that is there is not used (`no_gpu`).
+
+    Raises UserError where a GPU is asked for and cannot be used, with what CUDA says about it.
+    """
+    # torch takes a GPU that it cannot use for none, and says why in a warning.
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            device = choose_device(config.runtime, World())
+        except UserError as error:
+            raise explained(error, said) from error
     threads = set_threads(config.runtime, 1)
     refusals: dict[str, str | None] = {}
     for kind in ("fp32", "tf32", "fp16", "bf16"):
@@ -41,7 +55,10 @@ def describe(config: RunConfig) -> dict[str, Any]:
         except UserError as error:
             refusals[kind] = error.what
     told: dict[str, Any] = {"type": device.type, "refusals": refusals, "threads": threads}
+    if device.type == "cpu" and config.runtime.device != "cpu" and (text := first_trouble(said)):
+        told["no_gpu"] = text
     if device.type == "cuda":
+        torch.zeros(1, device=device)  # fails where somebody else has the GPU alone
         properties = torch.cuda.get_device_properties(device)
         told |= {
             "name": properties.name,
@@ -54,6 +71,19 @@ def describe(config: RunConfig) -> dict[str, Any]:
     return told
 
 
+def explained(error: UserError, said: Sequence[warnings.WarningMessage]) -> UserError:
+    """`error`, or what a warning knows about it."""
+    text = first_trouble(said)
+    trouble = None if text is None else device_trouble(text)
+    return error if trouble is None else UserError(f"{error.what}: {trouble.what} ({text})", trouble.hint)
+
+
+def first_trouble(said: Sequence[warnings.WarningMessage]) -> str | None:
+    """The first warning about a GPU, in one line."""
+    texts = (" ".join(str(warning.message).split()) for warning in said)
+    return next((text for text in texts if device_trouble(text)), None)
+
+
 def measure_it(config: RunConfig, workload: Workload, limits: Limits, folder: Path) -> dict[str, Any]:
     """Times and memory of one row, by as many processes as it has devices."""
     if workload.case.devices > 1:
@@ -64,8 +94,11 @@ def measure_it(config: RunConfig, workload: Workload, limits: Limits, folder: Pa
     return answer
 
 
-def try_it(config: RunConfig, workload: Workload, limit: int | None) -> dict[str, Any]:
-    """Three steps in a row. `limit` (bytes) is the wall of a GPU; on a CPU the process that asked watches."""
+def try_it(config: RunConfig, workload: Workload, checkpointing: bool, limit: int | None) -> dict[str, Any]:
+    """Three steps in a row, with random weights, so that proposals are stated. `limit` (bytes) is the wall of a GPU;
+    on a CPU the kernel holds it, or the process that asked."""
+    runtime = replace(config.runtime, activation_checkpointing=checkpointing)
+    config = replace(config, runtime=runtime, model=replace(config.model, weights=None))
     device = choose_device(config.runtime, World())
     set_threads(config.runtime, 1)
     if device.type == "cuda" and limit is not None:
@@ -85,7 +118,7 @@ def carry_out(task: dict[str, Any], folder: Path) -> dict[str, Any]:
         return describe(config)
     workload = Workload(**{**task["workload"], "case": Case(**task["workload"]["case"])})
     if task["what"] == "try":
-        return try_it(config, workload, task["limit"])
+        return try_it(config, workload, task["checkpointing"], task["limit"])
     return measure_it(config, workload, Limits(**task["limits"]), folder)
 
 
@@ -97,9 +130,10 @@ def main(folder: Path) -> None:
         answer = {"kind": "refused", "why": error.what, "hint": error.hint}
     except (RuntimeError, MemoryError, RunFailed) as error:
         text = f"{type(error).__name__}: {error}"
-        if not means_out_of_memory(text):
+        if not means_out_of_memory(text) and not device_trouble(text):
             raise
-        answer = {"kind": "memory", "why": text.splitlines()[0]}
+        kind = "memory" if means_out_of_memory(text) else "device"
+        answer = {"kind": kind, "why": text.splitlines()[0]}
     answer["peak_resident"] = peak_resident("self")
     (folder / "answer.json").write_text(json.dumps(answer))
     # At once: taking the interpreter and torch down touches 100 MiB of libraries that the work never did, which

@@ -1,6 +1,6 @@
 """The largest batch that fits, by trying: doubling until one does not fit, then bisection.
 
-What to try next follows from the tries alone, so a search that was killed goes on from its record.
+What to try next follows from the tries alone, so a search that was killed goes on from what it remembers.
 """
 
 from collections.abc import Callable
@@ -23,6 +23,16 @@ class Try:
 
 
 @dataclass
+class Worst:
+    """What every picture of a try has: see `mrbench.bench.worst`."""
+
+    image_size: list[int]  # height, width of the batch before it is padded to a multiple
+    instances: int
+    classes: int | None  # null: as many as the synthetic inputs have
+    source: str  # "synthetic", or the annotation file that was searched
+
+
+@dataclass
 class Search:
     """The search for one row of the matrix, whose batch is not stated. `largest` is null until it has ended; 0: not
     even one image fits."""
@@ -32,6 +42,10 @@ class Search:
     largest: int | None = None
     bound: str | None = None  # what the next larger batch ran into: "memory", "time", or "most" (never tried)
     note: str = ""  # why it could not be carried out
+    checkpointing: bool = False  # runtime.activation_checkpointing
+    worst: Worst | None = None  # what every image of a try has
+    limit: int | None = None  # bytes that a try may have: of what there is, less the headroom
+    limited_by: str | None = None  # who ends a try that takes more: see docs/gpu-bench.md
 
 
 def bracket(tries: list[Try]) -> tuple[int, Try | None]:
@@ -52,7 +66,7 @@ def next_batch(tries: list[Try], most: int = MOST) -> int | None:
 def find_largest(
     search: Search, attempt: Callable[[int], Try], remember: Callable[[], object], most: int = MOST
 ) -> Search:
-    """Go on with `search` until its answer is known; `remember` is called after each try."""
+    """Go on with `search` until its answer is known; `remember` is called after each try, and at the end."""
     while (batch := next_batch(search.tries, most)) is not None:
         search.tries.append(attempt(batch))
         remember()

@@ -25,7 +25,8 @@ class Case:
     @property
     def label(self) -> str:
         """Without model and picture size, which are mostly the same in all rows."""
-        words = [f"{self.mode} {self.precision}" if self.precision else self.mode, f"batch {self.batch}"]
+        words = [f"{self.mode} {self.precision}" if self.precision else self.mode]
+        words += [f"batch {self.batch}"] * (self.batch > 0)
         words += ["channels-last"] * self.channels_last + ["compiled"] * self.compile
         return ", ".join(words + ([f"{self.devices} devices"] if self.devices > 1 else []))
 

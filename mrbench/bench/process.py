@@ -1,9 +1,9 @@
 """Work in a fresh process under a memory limit, and knowing why it ended.
 
-The limit on a CPU is held by watching the process's resident memory, not by RLIMIT_AS or RLIMIT_DATA: those count
-address space, of which torch reserves hundreds of MiB (GiB with CUDA) that it never touches. The kernel's own
-high-water mark (VmHWM) is read, so a peak between two looks is not missed; one that passes between the last look
-and the end is found in the answer.
+The limit on a CPU is the kernel's where the process gets a control group of its own. Elsewhere its resident memory is
+watched, and it is killed when that passes the limit: RLIMIT_AS and RLIMIT_DATA count address space, of which torch
+reserves hundreds of MiB (GiB with CUDA) that it never touches. The kernel's own high-water mark (VmHWM) is read, so a
+peak between two looks is not missed; one that passes between the last look and the end is found in the answer.
 """
 
 import json
@@ -20,12 +20,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mrbench.bench import control_group
+from mrbench.bench.control_group import ControlGroup
+from mrbench.bench.trouble import device_trouble, means_out_of_memory
+from mrbench.engine.failures import RunFailed
+from mrbench.errors import UserError
+
 CHILD = (sys.executable, "-m", "mrbench.bench.child")
 LOOK_EVERY = 0.01  # seconds; memory is touched at some GB/s, so the overshoot stays in the tens of MB
-OUT_OF_MEMORY = (  # what libraries say, in small letters
-    *("out of memory", "bad_alloc", "can't allocate memory", "cannot allocate memory", "memoryerror"),
-    *("cudnn_status_alloc_failed", "cublas_status_alloc_failed", "failed to allocate"),
-)
 # One arena and a page mapping of its own for every large block: the peak of the same work is then the same to about
 # 1 MiB from process to process (measured: ResNet-18 training; 15-35 MiB with glibc's defaults).
 REPEATABLE_MEMORY = {
@@ -37,7 +39,8 @@ REPEATABLE_MEMORY = {
 
 @dataclass
 class Ending:
-    """How a process ended: "done", "memory", "time", "refused" (a user's mistake) or "failed"; and why."""
+    """How a process ended: "done", "memory", "time", "refused" (a user's mistake), "device" (no GPU to
+    use, or no longer) or "failed"; and why."""
 
     kind: str
     why: str
@@ -46,8 +49,20 @@ class Ending:
     peak_memory: int | None = None  # bytes resident, as last seen
 
 
-def means_out_of_memory(text: str) -> bool:
-    return any(words in text.lower() for words in OUT_OF_MEMORY)
+class DeviceGone(RunFailed):
+    """The GPU cannot be used any more: whatever comes next would fail as well."""
+
+    kind = "device"
+
+
+def raise_mistake(ending: Ending) -> None:
+    """Raises UserError for what a person asked and cannot be, DeviceGone where the GPU is no more to be used."""
+    if ending.kind == "refused":
+        raise UserError(ending.why, ending.answer.get("hint", ""))
+    if ending.kind == "device":
+        trouble = device_trouble(ending.why)
+        assert trouble is not None
+        raise DeviceGone(f"{trouble.what} ({ending.why})\n{trouble.hint}")
 
 
 def size_text(size: float) -> str:
@@ -74,14 +89,8 @@ def available_memory() -> int:
     with suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) * 1024
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        with suppress(OSError, ValueError):  # "max" is no number
-            group = Path("/sys/fs/cgroup")
-            free = min(free, int((group / limit).read_text()) - int((group / used).read_text()))
-    return max(free, 0)
+    room = control_group.room()
+    return free if room is None else min(free, room)
 
 
 def run_fresh(
@@ -90,26 +99,31 @@ def run_fresh(
     timeout: float | None = None,
     environment: Mapping[str, str] | None = None,
     command: Sequence[str] = CHILD,
+    group: ControlGroup | None = None,
 ) -> Ending:
     """Carry out `task` in a new process and wait for its end.
 
-    `limit` is in bytes of resident memory, `timeout` in seconds; past either the process is killed. Whatever
-    happens here, Ctrl-C too, nothing is left running: the process and its children are killed, and a parent that is
-    itself killed closes the pipe that the child watches.
+    `limit` is in bytes of resident memory, `timeout` in seconds; past either the process is killed. In a `group` the
+    kernel does so too; it is removed. Whatever happens here, Ctrl-C too, nothing is left running: the process and its
+    children are killed, and a parent that is itself killed closes the pipe that the child watches.
     """
     with tempfile.TemporaryDirectory(prefix="mrbench-") as name:
         folder = Path(name)
         (folder / "task.json").write_text(json.dumps(task))
         start = time.monotonic()
         with (folder / "output.txt").open("wb") as output:
+            whole = [*command, name]
             process = subprocess.Popen(
-                [*command, name],
+                whole if group is None else group.entering(whole),
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
                 env={**os.environ, **(environment or {})},
                 start_new_session=True,  # its own group: killed with its children, and not by Ctrl-C's signal
             )
+        # When the whole machine, or a group around us, runs out of memory, the kernel takes the child first.
+        with suppress(OSError):
+            Path(f"/proc/{process.pid}/oom_score_adj").write_text("1000")
         try:
             stopped, peak = _watch(process, limit, None if timeout is None else start + timeout)
         finally:
@@ -118,6 +132,12 @@ def run_fresh(
             process.wait()
             if process.stdin:
                 process.stdin.close()
+            killed = group is not None and group.killed()
+            if group is not None:
+                group.remove()
+        if killed:
+            why = "killed by the kernel at the limit of its control group"
+            return Ending("memory", why, time.monotonic() - start, peak_memory=peak)
         return _ending(folder, process.returncode, stopped, peak, limit, time.monotonic() - start)
 
 
@@ -173,5 +193,7 @@ def _ending(
         return Ending("memory", "killed by the system, as it does when memory runs out", seconds, {}, peak)
     if means_out_of_memory("\n".join(lines[-5:])):
         return Ending("memory", last, seconds, {}, peak)
+    if told := next((line for line in lines[-5:] if device_trouble(line)), None):
+        return Ending("device", told, seconds, {}, peak)
     ended = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     return Ending("failed", f"{ended}: {last}", seconds, {"output": output[-4000:]}, peak)

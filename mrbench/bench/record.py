@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mrbench.bench.largest_batch import Search, Try
+from mrbench.bench.largest_batch import Search, Try, Worst
 from mrbench.bench.matrix import Case
 from mrbench.bench.measure import Timing, Warmup
 from mrbench.bench.statistics import Latency, Summary, latency, summarise
@@ -171,7 +171,9 @@ def is_finished(path: Path) -> bool:
 
 
 def _search(found: dict[str, Any]) -> Search:
-    return Search(**{**found, "case": Case(**found["case"]), "tries": [Try(**t) for t in found["tries"]]})
+    worst = None if found["worst"] is None else Worst(**found["worst"])
+    tries = [Try(**one) for one in found["tries"]]
+    return Search(**{**found, "case": Case(**found["case"]), "worst": worst, "tries": tries})
 
 
 def _measurement(found: dict[str, Any]) -> Measurement:

@@ -4,17 +4,21 @@ This process only asks and waits. It never imports torch, so it holds no memory 
 batch is searched.
 """
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-from mrbench.bench.largest_batch import Search, Try, find_largest
+from mrbench.bench.journal import journal_path
+from mrbench.bench.largest_batch import Search
 from mrbench.bench.load import BUSY_GPU, BUSY_SHARE, gpu_state, visible_gpu
-from mrbench.bench.matrix import Case, label, of_search
+from mrbench.bench.matrix import Case, label
 from mrbench.bench.measure import Limits
-from mrbench.bench.process import REPEATABLE_MEMORY, Ending, available_memory, run_fresh
+from mrbench.bench.process import DeviceGone, available_memory, raise_mistake, run_fresh, size_text
 from mrbench.bench.record import Measurement, Plan, Record, is_finished, measured, read, write
 from mrbench.bench.telemetry import Telemetry
+from mrbench.bench.trouble import device_trouble
+from mrbench.bench.trying import TryFailed, carry_out_search, searches
+from mrbench.engine.signals import Preempted, StopSignal
 from mrbench.errors import UserError
 from mrbench.runs.provenance import collect
 from mrbench.runs.record import now
@@ -22,9 +26,8 @@ from mrbench.runs.record import now
 SUSPECT_SPREAD = 0.05
 SPLIT_TOLERANCE = 0.1  # by which the steps that were split may differ from the timed ones
 FEW_DETECTIONS = 1.0  # an image
-SEARCHED = ("train", "infer")
+TAKEN_MEMORY = 1024  # MiB of a GPU before we begin: more than its driver keeps for itself
 NUMBERS = {1: "one block is", 2: "two blocks are"}
-TRY_SECONDS = 600.0
 MEASURE_SECONDS = 3600.0
 
 
@@ -41,6 +44,8 @@ def describe_device(config_yaml: str) -> dict[str, Any]:
     ending = run_fresh({"what": "describe", "config": config_yaml})
     if ending.kind == "refused":
         raise UserError(ending.why, ending.answer.get("hint", ""))
+    if trouble := device_trouble(ending.why):
+        raise UserError(f"{trouble.what}: {ending.why}", trouble.hint)
     if ending.kind != "done":
         raise RuntimeError(f"the device could not be asked: {ending.why}\n{ending.answer.get('output', '')}")
     return {name: value for name, value in ending.answer.items() if name not in ("kind", "peak_resident")}
@@ -54,11 +59,17 @@ def open_record(path: Path, plan: Plan, device: dict[str, Any]) -> Record:
         if (found.plan, found.device) == (plan, device) and _made_by(found.provenance) == _made_by(provenance):
             return found
     record = Record(plan, now(), device, provenance)
+    if why := device.get("no_gpu"):
+        record.warnings.append(f"there is a GPU, but it was not used: {why}")
     if plan.device == "cuda":
         record.before = gpu_state(visible_gpu())
         busy = record.before["utilization.gpu"] if record.before else 0.0
         if busy > BUSY_GPU:
             record.warnings.append(f"the GPU was {busy:.0f} % busy with something else before we began")
+        taken = record.before["memory.used"] if record.before else 0.0
+        if taken > TAKEN_MEMORY:
+            size = size_text(taken * 2**20)
+            record.warnings.append(f"{size} of the GPU's memory were taken before we began: less was left to fit into")
     return record
 
 
@@ -69,8 +80,21 @@ def _made_by(provenance: dict[str, Any]) -> tuple[Any, ...]:
 def carry_out(path: Path, record: Record, watch: Watcher) -> Record:
     """Measure and search what the record still lacks, and complete it. `path` is replaced after each step.
 
-    Raises UserError for a mistake that only shows on the way; the record keeps what was measured until then.
+    The record keeps what was measured until one of these is raised, and can be continued:
+        UserError: a mistake that only shows on the way.
+        DeviceGone: the GPU is gone, or somebody else has it.
+        Preempted: Ctrl-C, or a cluster's end of a job's time.
     """
+    with StopSignal(_stop):
+        return _carry_out(path, record, watch)
+
+
+def _stop(signum: int) -> None:
+    """At once: what is running is killed, and measured anew when the benchmark goes on."""
+    raise Preempted(signum)
+
+
+def _carry_out(path: Path, record: Record, watch: Watcher) -> Record:
     plan = record.plan
     write(path, record)
     for case in plan.cases:
@@ -82,21 +106,12 @@ def carry_out(path: Path, record: Record, watch: Watcher) -> Record:
             write(path, record)
         watch.measured(row)
     if plan.largest_batch:
-        for case in searches(plan):
-            watch.searched(_search(path, record, case, watch))
+        for case, checkpointing in searches(plan):
+            watch.searched(_search(path, record, case, checkpointing, watch))
     record.state, record.ended = "completed", now()
     write(path, record)
+    journal_path(path).unlink(missing_ok=True)
     return record
-
-
-def searches(plan: Plan) -> list[Case]:
-    """Whose largest batch there is to be found: without batch sizes, and on one device."""
-    found: list[Case] = []
-    for case in plan.cases:
-        wanted = of_search(case)
-        if case.mode in SEARCHED and wanted not in found:
-            found.append(wanted)
-    return found
 
 
 def _task(plan: Plan, what: str, case: Case) -> dict[str, Any]:
@@ -119,7 +134,9 @@ def _measure(record: Record, case: Case) -> Measurement:
     limit = plan.memory_limit if plan.device == "cpu" else None
     ending = run_fresh(task, limit or available_memory(), MEASURE_SECONDS)
     if ending.kind != "done":
-        _raise_mistake(ending)
+        raise_mistake(ending)
+        if ending.kind == "failed":
+            _check_device(plan, ending.why)
         return Measurement(case, ending.kind, ending.why)
     row = measured(case, ending.answer)
     row.warnings = suspicions(row)
@@ -161,53 +178,30 @@ def _about_the_gpu(seen: Telemetry) -> list[str]:
     return found
 
 
-def _raise_mistake(ending: Ending) -> None:
-    if ending.kind == "refused":
-        raise UserError(ending.why, ending.answer.get("hint", ""))
-
-
-def _search(path: Path, record: Record, case: Case, watch: Watcher) -> Search:
+def _search(path: Path, record: Record, case: Case, checkpointing: bool, watch: Watcher) -> Search:
     plan = record.plan
-    search = next((s for s in record.searches if s.case == case), None)
+    search = next((s for s in record.searches if (s.case, s.checkpointing) == (case, checkpointing)), None)
     if search is None:
-        search = Search(case)
+        search = Search(case, checkpointing=checkpointing)
         record.searches.append(search)
     if refusal := case.precision and record.device["refusals"][case.precision]:
         search.note = refusal
     if search.largest is not None or search.note:
         return search
-
-    def attempt(batch: int) -> Try:
-        watch.begins(f"largest batch, {case.mode} {case.precision}: trying {batch}")
-        return try_batch(plan, record.device, replace(case, batch=batch))
-
+    what = f"{label(case, plan.cases)}{', checkpointing' * checkpointing}"
     try:
-        find_largest(search, attempt, lambda: write(path, record))
+        carry_out_search(path, record, search, lambda batch: watch.begins(f"largest batch, {what}: trying {batch}"))
     except TryFailed as error:
+        _check_device(plan, str(error))
         search.note = str(error)
     return search
 
 
-class TryFailed(Exception):
-    """A try ended for another reason than memory or time: the search cannot go on."""
-
-
-def wall(plan: Plan, device: dict[str, Any]) -> int:
-    """Bytes that a try may use: the limit, or what the device has, less the headroom."""
-    limit = plan.memory_limit
-    if limit is None:
-        limit = device["memory"] if plan.device == "cuda" else available_memory()
-    return int(limit * (1 - plan.headroom))
-
-
-def try_batch(plan: Plan, device: dict[str, Any], case: Case) -> Try:
-    """Three steps of `case.batch` images in a fresh process that may use what `wall` says."""
-    bound, batch = wall(plan, device), case.batch
-    task = {**_task(plan, "try", case), "limit": bound if plan.device == "cuda" else None}
-    host = bound if plan.device == "cpu" else available_memory()
-    ending = run_fresh(task, host, TRY_SECONDS, REPEATABLE_MEMORY)
-    _raise_mistake(ending)
-    if ending.kind == "failed":
-        raise TryFailed(f"the try of {batch} failed: {ending.why}")
-    peak = ending.answer.get("peak_memory", {}).get("allocated", ending.peak_memory)
-    return Try(batch, "fits" if ending.kind == "done" else ending.kind, ending.why, peak, round(ending.seconds, 2))
+def _check_device(plan: Plan, why: str) -> None:
+    """Raises DeviceGone where a process failed and its GPU no longer answers."""
+    if plan.device != "cuda":
+        return
+    try:
+        describe_device(next(iter(plan.configs.values())))
+    except (UserError, RuntimeError) as error:
+        raise DeviceGone(f"the GPU no longer answers ({why}): {error}") from error

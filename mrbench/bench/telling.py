@@ -122,13 +122,19 @@ def _facts(row: Measurement) -> Iterator[str]:
 
 def search_text(search: Search, plan: Plan) -> str:
     """One line: the answer, what it was bounded by, and how it was found."""
-    name = f"Largest batch, {search.case.mode} {search.case.precision}:"
+    kind = ", activation checkpointing" if search.checkpointing else ""
+    name = f"Largest batch, {label(search.case, plan.cases)}{kind}:"
     if search.note:
         return f"{name} not found: {search.note}"
     if search.largest is None:
         return f"{name} not found yet"
-    limit = size_text(plan.memory_limit) if plan.memory_limit else "all that the device has"
-    how = f"memory: {limit}, {100 * plan.headroom:.0f} % kept free; {len(search.tries)} tries of 3 steps"
+    everything = "all that the device has" if plan.device == "cuda" else "all that was free"
+    limit = size_text(plan.memory_limit) if plan.memory_limit else everything
+    tries = f"{len(search.tries)} tries" if len(search.tries) > 1 else "1 try"
+    how = f"memory: {limit}, {100 * plan.headroom:.0f} % kept free; {tries} of 3 steps"
+    if (worst := search.worst) is not None:
+        how += f" on {'x'.join(map(str, worst.image_size))}"
+        how += f" with {worst.instances} instances" if search.case.mode == "train" else ""
     if search.largest == 0:
         why = next((t.why for t in search.tries if t.ended != "fits"), "")
         return f"{name} not even one image fits ({how}): {why}"

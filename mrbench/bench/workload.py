@@ -40,6 +40,8 @@ class Workload:
     instances: int
     positives: int | None  # RoIs an image, where proposals are stated; None: half of those there is room for
     inputs: str  # "synthetic" or "data"
+    batches: int = DIFFERENT_BATCHES
+    classes: int | None = None  # stated; None: those of the inputs
     most_devices: int = 1  # of any row: on a CPU they share the cores, so that all rows have as many threads a process
 
 
@@ -112,7 +114,9 @@ def of_case(config: RunConfig, case: Case) -> RunConfig:
 
 
 def class_names(config: RunConfig, workload: Workload) -> list[str]:
-    """Of the data set where it is read, or where weights go by the names; otherwise as many as COCO has."""
+    """Stated; of the data set where it is read, or where weights go by the names; otherwise as many as COCO has."""
+    if workload.classes is not None:
+        return [f"class {k}" for k in range(workload.classes)]
     if workload.inputs == "data" or workload.case.mode == "end-to-end" or config.model.weights_classes == "by_name":
         return [category.name for category in open_split(config.data, "train").categories]
     number = config.data.shapes.classes if config.data.kind == "shapes" else COCO_CLASSES
@@ -122,7 +126,7 @@ def class_names(config: RunConfig, workload: Workload) -> list[str]:
 def _batches(config: RunConfig, workload: Workload, classes: int, world: World) -> list[Batch]:
     case, model = workload.case, config.model
     if workload.inputs == "data":
-        return data_batches(config, case.mode, DIFFERENT_BATCHES, case.batch, world)[0]
+        return data_batches(config, case.mode, workload.batches, case.batch, world)[0]
     if model.rpn.mode == "precomputed" and model.weights is not None:
         raise UserError(
             "model.rpn.mode=precomputed needs proposals, and synthetic pictures have none that fit given weights",
@@ -132,7 +136,7 @@ def _batches(config: RunConfig, workload: Workload, classes: int, world: World) 
     height, width = case.image_size
     head, masks = model.keypoint_head, model.mask_head.enabled
     return synthetic_batches(
-        DIFFERENT_BATCHES,
+        workload.batches,
         case.batch,
         height,
         width,

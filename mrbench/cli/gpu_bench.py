@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mrbench.cli.common import ConfigDir, Overrides, Root, root_folder
+from mrbench.cli.common import ConfigDir, Overrides, Root, root_folder, run_ending
 from mrbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -126,7 +126,8 @@ def gpu_bench_command(
     for warning in record.warnings:
         typer.echo(f"Warning: {warning}")
     typer.echo()
-    with _watcher(plan) as watcher:
+    kept = f"What was measured is in {path}; the same command goes on."
+    with run_ending(failed=kept, stopped=kept), _watcher(plan) as watcher:
         session.carry_out(path, record, watcher)
     if lines := comparison_lines(record.measurements):
         typer.echo("\n".join(lines) + "\n")

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from mrbench.bench.largest_batch import Search, Try, find_largest
-from mrbench.bench.matrix import Case
 from mrbench.bench.process import available_memory, peak_resident, run_fresh, size_text
 
 MIB = 1 << 20
@@ -126,27 +124,6 @@ def test_a_try_ends_when_the_process_that_asked_is_killed(tmp_path: Path) -> Non
     while not gone(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert gone(pid)
-
-
-@linux
-def test_a_search_by_processes_that_the_limit_kills_finds_the_same_twice() -> None:
-    # 8 MiB an image on top of the interpreter; the wall stands half-way between 5 and 6 images
-    code = "x = b'x' * (task['batch'] * 8 << 20)\nimport time; time.sleep(0.05)\n"
-    base = run_fresh({"batch": 0}, command=command(code + DONE)).peak_memory
-    assert base is not None
-    limit = base + 44 * MIB
-
-    def attempt(batch: int) -> Try:
-        ending = run_fresh({"batch": batch}, limit, command=command(code + DONE))
-        return Try(batch, "fits" if ending.kind == "done" else ending.kind, ending.why)
-
-    before = children()
-    searches = [
-        find_largest(Search(Case("train", "small", "fp32", 0, [64, 64])), attempt, lambda: None) for _ in range(2)
-    ]
-    assert [search.largest for search in searches] == [5, 5]
-    assert all("passed the limit" in t.why for t in searches[0].tries if t.ended == "memory")
-    assert children() <= before
 
 
 @linux

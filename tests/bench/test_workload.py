@@ -1,21 +1,23 @@
 """What is timed is what was stated: proposals, weights, norms, padding, and the metrics' detections."""
 
 import json
+import multiprocessing
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.distributed import FileStore
 
 from mrbench.bench import device as devices
-from mrbench.bench.child import measure_it
 from mrbench.bench.inputs import stated_proposals, synthetic_batches
 from mrbench.bench.matrix import Case
 from mrbench.bench.measure import Limits
 from mrbench.bench.metrics import prepare_metrics, stated_detections, synthetic_truth
 from mrbench.bench.record import measured
-from mrbench.bench.rows import count_flops, measure_row
+from mrbench.bench.rows import MEASURED, count_flops, measure_process, measure_row
 from mrbench.bench.workload import Workload, normalise_frozen_norms, prepare
 from mrbench.config.compose import compose
 from mrbench.engine.checkpoint import save_weights
@@ -190,6 +192,9 @@ def test_every_mode_is_measured(mode: str, inputs: str, monkeypatch: pytest.Monk
     assert row.images_per_second.mean > 0
     assert (row.latency is not None) == (mode == "infer")
     assert (row.split is not None) == (row.work is not None) == (mode in ("train", "infer", "end-to-end"))
+    if mode == "infer":
+        assert row.facts["detections_per_image"] > 5
+        assert "pasting" in row.settings["not_included"]
     assert row.settings["clock"] == "host"
     for name in ("tf32", "cudnn_benchmark", "compile", "included", "not_included", "threads"):
         assert name in row.settings
@@ -199,10 +204,27 @@ def test_every_mode_is_measured(mode: str, inputs: str, monkeypatch: pytest.Monk
         assert row.work.fraction == pytest.approx(row.work.flops_per_second / row.work.peak_flops_per_second)
 
 
+def _of_a_row(rank: int, store: str, folder: Path, wanted: Workload) -> None:
+    world = World(rank, 2, rank, 2)
+    measure_process(world, FileStore(store, 2), folder, compose([*TINY, "runtime.devices=2"]), wanted, QUICK)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks, so that the processes need not load torch again")
 def test_two_processes_share_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(devices, "PEAK_SECONDS", 0.0)
+    monkeypatch.setitem(devices.SIDES, "cpu", 64)
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     wanted = workload("train", devices=2)
-    row = measured(wanted.case, measure_it(compose(TINY), wanted, QUICK, tmp_path))
+    context = multiprocessing.get_context("fork")
+    arguments = (str(tmp_path / "store"), tmp_path, wanted)
+    processes = [context.Process(target=_of_a_row, args=(rank, *arguments)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(300)
+        process.kill()
+        assert process.exitcode == 0
+    row = measured(wanted.case, json.loads((tmp_path / MEASURED).read_text()))
     assert row.images_per_second is not None
     assert row.images_per_second.mean == pytest.approx(
         sum(4 * row.steps_per_block / seconds for seconds in row.block_seconds) / 3

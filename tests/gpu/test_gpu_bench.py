@@ -2,6 +2,7 @@
 
 import subprocess
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 from mrbench.bench import record as records
 from mrbench.bench.largest_batch import Search, find_largest
 from mrbench.bench.plan import make_plan
-from mrbench.bench.session import try_batch
+from mrbench.bench.trying import set_up, try_batch
 from mrbench.cli.app import app
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
@@ -49,8 +50,9 @@ def test_the_search_under_a_limit_is_repeatable_and_frees_the_gpu() -> None:
     [case] = plan.cases[:1]
     found = []
     for _ in range(2):
-        search = Search(case)
-        find_largest(search, lambda batch: try_batch(plan, device, replace(case, batch=batch)), lambda: None)
+        search = Search(replace(case, batch=0))
+        set_up(search, plan, device)
+        find_largest(search, partial(try_batch, plan, search), lambda: None)
         found.append((search.largest, search.bound))
     assert found[0] == found[1]
     assert found[0][1] == "memory"
