@@ -1,9 +1,9 @@
-"""Instances drawn on pictures: translucent masks with thin outlines, keypoints, boxes and legible labels.
+"""Instances drawn on pictures: translucent masks with thin outlines, skeletons, boxes and legible labels.
 
 Colours are those of Okabe and Ito (2008), which people with any colour vision tell apart.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,22 @@ PALETTE = (
     (204, 121, 167),  # purple
     (0, 114, 178),  # blue
 )
+# Instances of one colour take turns: as it is, with white, with black, by these parts.
+SHADES = (0.0, 0.35, -0.3)
 OPACITY = 0.42  # of a mask
 SURE = 0.05  # a keypoint's least score to be drawn (Detectron2, utils/visualizer.py)
 LEGIBLE = 640  # pixels of the longer side; smaller pictures are enlarged by a whole number, or no label is readable
 MARGIN = 8  # pixels between pictures that stand side by side
+LETTER = 48  # letters are the picture's longer side divided by this, in pixels, and no smaller than SMALLEST
+SMALLEST = 11
+# Pairs of COCO's 17 keypoints, counted from 0, that its annotations connect ("skeleton" of person_keypoints_*.json).
+LIMBS = (
+    *((15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8)),
+    *((7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),
+)
 
 Box = tuple[float, float, float, float]
+Colour = tuple[int, int, int]
 
 
 def draw(
@@ -36,19 +46,21 @@ def draw(
     scores: Sequence[float] | None = None,
     names: Sequence[str] = (),
     keypoints: Sequence[NDArray[Any]] | None = None,
+    beside: Iterable[int] = (),
 ) -> Image.Image:
     """A copy of `image` with instances on it; small pictures come back enlarged.
 
     boxes [N, 4] xyxy in pixels; labels [N] in 0..K-1, shown by `names` where there are any; masks [N] bool
     [height, width]; scores [N] in 0..1; keypoints [N] float [K, 3] of x, y and visibility or score, of which those
-    that are neither annotated nor found with some certainty are left out. Colours tell the classes; where there is
-    one class only, they tell the instances and its name is not written. In a crowded picture labels without a free
-    place are left out.
+    that are neither annotated nor found with some certainty are left out; COCO's 17 are joined by limbs. Colours tell
+    the classes of the picture, and their shades the instances; where there is one class only, colours tell the
+    instances and its name is not written. In a crowded picture labels without a free place are left out. `beside` are
+    the labels of pictures whose classes are to have the same colours.
     """
     factor = max(1, round(LEGIBLE / max(image.size)))
     canvas = image.convert("RGB").resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
     by_instance = len(names) == 1
-    colours = [PALETTE[(n if by_instance else label) % len(PALETTE)] for n, label in enumerate(labels)]
+    colours = _colours(range(len(labels)), ()) if by_instance else _colours(labels, beside)
     large_first = sorted(range(len(labels)), key=lambda n: -_area(boxes[n]))
     line = max(1, round(max(canvas.size) / 500))
     if masks is not None and len(labels):
@@ -62,8 +74,8 @@ def draw(
         pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colours[n], width=line)
     if keypoints is not None:
         for n in large_first:
-            _dots(pen, np.asarray(keypoints[n]) * [factor, factor, 1], colours[n], 1.5 * line)
-    font = ImageFont.load_default(size=min(28, max(11, max(canvas.size) / 48)))
+            _draw_keypoints(pen, np.asarray(keypoints[n]) * [factor, factor, 1], colours[n], line)
+    font = ImageFont.load_default(size=max(SMALLEST, max(canvas.size) / LETTER))
     taken: list[Box] = []
     for n in range(len(labels)):
         name = names[labels[n]] if labels[n] < len(names) else str(labels[n])
@@ -76,11 +88,15 @@ def draw(
 
 
 def draw_coco(
-    image: Image.Image, items: Sequence[Mapping[str, Any]], categories: Sequence[tuple[int, str]]
+    image: Image.Image,
+    items: Sequence[Mapping[str, Any]],
+    categories: Sequence[tuple[int, str]],
+    beside: Sequence[Mapping[str, Any]] = (),
 ) -> Image.Image:
     """`draw` for COCO annotations or results (bbox xywh, category_id, segmentation, keypoints, score) of one image.
 
-    categories: (id, name) of all categories in order. Crowd regions are left out.
+    categories: (id, name) of all categories in order. Crowd regions are left out. `beside`: the items of pictures
+    whose classes are to have the same colours.
     """
     items = [item for item in items if not item.get("iscrowd")]
     place = {key: index for index, (key, _) in enumerate(categories)}
@@ -94,7 +110,8 @@ def draw_coco(
         keypoints = [np.reshape(item["keypoints"], (-1, 3)) + [0.5, 0.5, 0] for item in items]
     scores = [float(item["score"]) for item in items] if items and "score" in items[0] else None
     labels = [place[item["category_id"]] for item in items]
-    return draw(image, boxes, labels, masks, scores, [name for _, name in categories], keypoints)
+    names = [name for _, name in categories]
+    return draw(image, boxes, labels, masks, scores, names, keypoints, [place[item["category_id"]] for item in beside])
 
 
 def draw_comparison(
@@ -106,7 +123,8 @@ def draw_comparison(
 
     Example: draw_comparison(image, [("ground truth", annotations), ("baseline", results)], categories)
     """
-    pictures = [draw_coco(image, items, categories) for _, items in panels]
+    everything = [item for _, items in panels for item in items]
+    pictures = [draw_coco(image, items, categories, everything) for _, items in panels]
     width, height = pictures[0].size
     size = max(14, width // 32)
     font = ImageFont.load_default(size=size)
@@ -120,8 +138,41 @@ def draw_comparison(
     return sheet
 
 
-def _dots(pen: ImageDraw.ImageDraw, keypoints: NDArray[Any], colour: tuple[int, int, int], radius: float) -> None:
-    """Rimmed dots, which are seen on masks of the same colour."""
+def _colours(labels: Sequence[int], beside: Iterable[int]) -> list[Colour]:
+    """A colour for each instance: its class has its own, or the next free one where another class of the picture, or
+    of those beside it, has that."""
+    by_class: dict[int, int] = {}
+    for label in sorted({*labels, *beside}):
+        places = [(label + step) % len(PALETTE) for step in range(len(PALETTE))]
+        by_class[label] = next((place for place in places if place not in by_class.values()), places[0])
+    seen: dict[int, int] = {}
+    colours = []
+    for label in labels:
+        place = by_class[label]
+        colours.append(_shade(PALETTE[place], SHADES[seen.get(place, 0) % len(SHADES)]))
+        seen[place] = seen.get(place, 0) + 1
+    return colours
+
+
+def _shade(colour: Colour, part: float) -> Colour:
+    """Mixed with white by this part, or where it is negative with black."""
+    end = 255 if part > 0 else 0
+    red, green, blue = (round(value + abs(part) * (end - value)) for value in colour)
+    return red, green, blue
+
+
+def _draw_keypoints(pen: ImageDraw.ImageDraw, keypoints: NDArray[Any], colour: Colour, line: int) -> None:
+    """Rimmed limbs and dots, which are seen on masks of the same colour."""
+    if len(keypoints) == 17:
+        ends = [
+            [tuple(keypoints[a][:2]), tuple(keypoints[b][:2])]
+            for a, b in LIMBS
+            if min(keypoints[a][2], keypoints[b][2]) > SURE
+        ]
+        for fill, width in (("black", 2 * line + 2), (colour, 2 * line)):
+            for limb in ends:
+                pen.line(limb, fill=fill, width=width)
+    radius = 2.5 * line
     for x, y, sure in keypoints:
         if sure > SURE:
             pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour, outline="black")
@@ -145,9 +196,7 @@ def _decode(segmentation: Any, height: int, width: int) -> NDArray[Any]:
     return np.asarray(rle_api.decode([rle])[:, :, 0], bool)
 
 
-def _paint_mask(
-    pixels: NDArray[Any], mask: NDArray[Any], colour: tuple[int, int, int], factor: int, line: int
-) -> None:
+def _paint_mask(pixels: NDArray[Any], mask: NDArray[Any], colour: Colour, factor: int, line: int) -> None:
     """Blends a mask into `pixels`, and its outline fully, inside the window that it covers."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
@@ -171,19 +220,23 @@ def _write_label(
     pen: ImageDraw.ImageDraw,
     text: str,
     box: Sequence[float],
-    colour: tuple[int, int, int],
+    colour: Colour,
     font: Any,
     size: tuple[int, int],
     taken: list[Box],
 ) -> None:
-    """A chip with the text at the first free place: over the box, below it, inside it at the top or at the foot."""
-    left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
-    pad = max(2.0, font.size / 6)
+    """A chip with the text at the first free place: at the left or right end of the box's edges, over it, inside it at
+    the top where it is much larger, below it, and inside it at the foot or at the top."""
+    # On whole pixels: between them Pillow cuts off letters at the picture's border.
+    left, top, right, bottom = (round(value) for value in pen.textbbox((0, 0), text, font=font))
+    pad = max(2, round(font.size / 6))
     width, height = right - left + 2 * pad, bottom - top + 2 * pad
-    x = min(max(box[0], 0.0), max(size[0] - width, 0.0))
-    limit = max(size[1] - height, 0.0)
-    places = [min(max(y, 0.0), limit) for y in (box[1] - height, box[3], box[1], box[3] - height)]
-    chips = [(x, y, x + width, y + height) for y in places]
+    box = [round(value) for value in box]
+    roomy = box[3] - box[1] > 4 * height and box[2] - box[0] > width
+    rows = [box[1] - height, *([box[1]] if roomy else []), box[3], box[3] - height, box[1]]
+    limits = max(size[0] - width, 0), max(size[1] - height, 0)
+    corners = [(min(max(x, 0), limits[0]), min(max(y, 0), limits[1])) for y in rows for x in (box[0], box[2] - width)]
+    chips = [(x, y, x + width, y + height) for x, y in corners]
     chip = next((c for c in chips if not any(_overlap(c, other) for other in taken)), None)
     if chip is None:
         return

@@ -257,8 +257,12 @@ def _row(
         for a in dataset.annotations(place)
         if not a.iscrowd
     ]
-    panels = [_panel("ground truth", f"{len(truth)} instances", draw_coco(picture, truth, categories))]
-    panels += [_panel(title, str(counts), draw_coco(picture, items, categories)) for title, items, counts in shown]
+    shown = list(shown)
+    beside = [*truth, *(item for _, items, _ in shown for item in items)]
+    panels = [_panel("ground truth", f"{len(truth)} instances", draw_coco(picture, truth, categories, beside))]
+    panels += [
+        _panel(title, str(counts), draw_coco(picture, items, categories, beside)) for title, items, counts in shown
+    ]
     return Row(arm, seed, info.file.name, tuple(panels))
 
 

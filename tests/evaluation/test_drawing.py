@@ -60,6 +60,54 @@ def test_labels_stay_inside_the_picture_and_apart(picture):
     assert (np.asarray(empty) == 128).all()
 
 
+def test_a_label_at_the_border_shows_its_letters_whole():
+    # The same box with room above it, and without: the same letters, moved.
+    tall, low = Image.new("RGB", (640, 480), "white"), Image.new("RGB", (640, 440), "white")
+    first = np.asarray(draw(tall, [[300, 60, 400, 150]], [0], names=["person", "b"], scores=[0.71]))
+    second = np.asarray(draw(low, [[300, 12, 400, 102]], [0], names=["person", "b"], scores=[0.71]))
+    ink = [(picture < 60).all(2) for picture in (first, second)]
+    assert ink[0].sum() == ink[1].sum() > 40
+
+
+def test_labels_of_large_pictures_are_as_large_for_the_eye(picture):
+    def share(factor):
+        box = [value * factor for value in (200, 200, 400, 400)]
+        large = Image.new("RGB", (800 * factor, 600 * factor), (128, 128, 128))
+        chip = np.asarray(draw(large, [box], [0], names=["person", "b"], scores=[0.5]))[: 198 * factor]
+        return (chip != 128).any(2).sum() / (800 * 600 * factor**2)
+
+    assert share(5) == pytest.approx(share(1), rel=0.15)
+
+
+def test_classes_of_a_picture_differ_in_colour_and_instances_in_shade(picture):
+    names = [f"class {n}" for n in range(len(PALETTE) + 1)]
+    boxes = [[60 + 240 * n, 100, 240 + 240 * n, 400] for n in range(3)]
+    # The last class would have the colour of the first; and a second instance of the first.
+    drawn = np.asarray(draw(picture, boxes, [0, len(PALETTE), 0], names=names))
+    edges = [tuple(int(v) for v in drawn[390, x]) for x in (60, 300, 540)]
+    assert edges[:2] == [PALETTE[0], PALETTE[1]]
+    assert edges[2] not in PALETTE
+
+
+def test_a_class_has_one_colour_in_all_pictures_side_by_side(picture):
+    categories = [(n, f"class {n}") for n in range(len(PALETTE) + 1)]
+    box = {"bbox": [100, 100, 200, 200], "category_id": len(PALETTE)}
+    found = [("truth", [box]), ("found", [box, {"bbox": [500, 300, 200, 200], "category_id": 0}])]
+    sheet = np.asarray(draw_comparison(picture, found, categories))
+    first, second = sheet[-600:, :800], sheet[-600:, 808:]
+    assert (first[290, 100] == second[290, 100]).all()
+    assert tuple(first[290, 100]) == PALETTE[1]
+
+
+def test_a_person_s_joints_are_joined_by_limbs_that_are_both_seen(picture):
+    points = np.zeros((17, 3))
+    points[5], points[7], points[9] = (200, 100, 2), (300, 100, 2), (400, 100, 0)  # shoulder, elbow, no wrist
+    item = {"bbox": [150, 50, 400, 300], "category_id": 3, "keypoints": points.ravel().tolist()}
+    drawn = np.asarray(draw_coco(picture, [item], [(3, "person"), (4, "dog")]))
+    assert (drawn[100, 250] == PALETTE[0]).all()
+    assert (drawn[100, 350] == 128).all()
+
+
 def test_coco_entries_with_polygons_and_rle_and_without_crowds(picture):
     square = {"size": [600, 800], "counts": [100 * 600, 200, 600 * 800 - 60200]}
     items = [
