@@ -115,7 +115,7 @@ def _print(result: "SideBySide", names: Sequence[str]) -> None:
     if result.resamples:
         typer.echo(
             f"95 % intervals: {result.images} test images drawn anew {result.resamples} times; "
-            "other seeds are not in them"
+            "other seeds are not in them, and move AP as well"
         )
     for problem in result.problems:
         typer.secho(problem, fg=typer.colors.YELLOW, err=True)
