@@ -25,6 +25,7 @@ for _top in ("launch", "bench", "report", "study"):
     BELOW[_top] = {"engine", *BELOW["engine"]}
 BELOW["launch"].add("study")
 BELOW["bench"].add("study")  # times studies of thousands of arms
+BELOW["report"].add("bench")  # reads its records
 BELOW["cli"] = {"launch", "bench", "report", "study", *BELOW["launch"]}
 
 LIGHT = ("config", "runs", "study", "launch", "report", "cli")

@@ -28,6 +28,8 @@ class Limits:
     warmup_steps: int = 200
     latency_seconds: float = 30.0  # for steps that are timed one by one
     latency_steps: int = 200
+    rounds: int = 20  # of turns with a peer, each of two blocks of either
+    turn_seconds: float = 0.25  # such a block lasts at least this long
 
 
 @dataclass
@@ -143,6 +145,23 @@ def measure(
         look()
         blocks.append(watch.end())
     return Timing(warmup, steps, blocks)
+
+
+def take_turns(
+    ours: Callable[[], object], theirs: Callable[[], object], watch: Stopwatch, cycle: int, limits: Limits
+) -> tuple[int, list[float], list[float]]:
+    """Warm both up, then time blocks of them in the order ours, theirs, theirs, ours: steps of a block, and seconds of
+    each block of either. Blocks are short, so that both meet the same of whatever else the machine does."""
+    slower = max(warm_up(step, watch, cycle, limits).step_seconds for step in (ours, theirs))
+    steps = steps_lasting(limits.turn_seconds, slower, cycle)
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(limits.rounds):
+        for which in (0, 1, 1, 0):
+            watch.begin()
+            for _ in range(steps):
+                (ours, theirs)[which]()
+            seconds[which].append(watch.end())
+    return steps, *seconds
 
 
 def steps_lasting(seconds: float, step_seconds: float, cycle: int) -> int:

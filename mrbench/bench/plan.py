@@ -9,9 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mrbench.bench.budget import duration
+from mrbench.bench.fitting import whole
 from mrbench.bench.matrix import MODES, combine
 from mrbench.bench.record import Plan, is_finished
 from mrbench.bench.session import describe_device
+from mrbench.bench.trying import SEARCHED
 from mrbench.config.compose import compose, to_yaml
 from mrbench.config.schema import RunConfig
 from mrbench.config.suggest import did_you_mean
@@ -19,6 +22,7 @@ from mrbench.errors import UserError
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 INPUTS = ("synthetic", "data")
+PEERS = ("torchvision",)
 SWITCH = ("off", "on")
 # What most public tables use: 16 images on 8 GPUs, and one at a time. Metrics are of many images at once.
 BATCH = {"train": [2], "infer": [1], "data": [2], "end-to-end": [2], "eval": [25]}
@@ -112,6 +116,8 @@ def make_plan(
     repeats: int = 10,
     largest_batch: bool = False,
     memory_limit: str | None = None,
+    peer: str | None = None,
+    budget: str | None = None,
 ) -> tuple[Plan, dict[str, Any]]:
     """The plan, and the device as `describe_device` tells it.
 
@@ -128,6 +134,8 @@ def make_plan(
     [kind_of_inputs] = words("--inputs", inputs, INPUTS)
     given_sizes = [image_size(part) for part in size.split(",")] if size else None
     limit = memory_size(memory_limit) if memory_limit else None
+    _check_peer(peer, modes, counts or [1])
+    seconds = duration(budget) if budget else None
     if given_sizes and kind_of_inputs == "data":
         raise UserError(
             "--image-size goes with synthetic inputs: a data set's pictures get theirs from augmentation",
@@ -165,12 +173,25 @@ def make_plan(
             instances=instances,
             positives=positives,
             repeats=repeats,
-            largest_batch=largest_batch,
+            largest_batch=largest_batch and seconds is None,  # nobody knows how many tries it takes
             memory_limit=limit,
             headroom=HEADROOM,
+            peer=peer,
+            budget=seconds,
         ),
         device,
     )
+
+
+def _check_peer(peer: str | None, modes: Sequence[str], counts: Sequence[int]) -> None:
+    """Raises UserError where there is no such peer, or nothing that it could be measured in."""
+    if peer is None:
+        return
+    words("--peer", peer, PEERS)
+    if not set(modes) & set(SEARCHED):
+        raise UserError(f"--peer {peer} is measured in {' and '.join(SEARCHED)}", "Give --mode train,infer.")
+    if max(counts) > 1:
+        raise UserError(f"--peer {peer} is measured on one device", "Leave --devices away.")
 
 
 def _precisions(config: RunConfig, overrides: Sequence[str], device: Mapping[str, Any]) -> list[str]:
@@ -188,10 +209,12 @@ def _check_devices(counts: Sequence[int], device: Mapping[str, Any]) -> None:
         raise UserError(f"--devices {max(counts)}, but there are {there} {kind}", f"Give --devices {there} or less.")
 
 
-def default_path(folder: Path, plan: Plan, device: dict[str, Any], torch_version: str) -> Path:
-    """A name that tells model, device and torch: the unfinished record of this plan, else a new one."""
-    name = re.sub(r"[^A-Za-z0-9]+", "-", device.get("name", "cpu")).strip("-").lower()
-    digest = hashlib.sha256(json.dumps(asdict(plan), sort_keys=True).encode()).hexdigest()[:8]
+def default_path(folder: Path, plan: Plan, device: dict[str, Any], provenance: dict[str, Any]) -> Path:
+    """A name that tells model, hardware and torch: the unfinished record of this plan, else a new one."""
+    hardware = device.get("name") or f"cpu {provenance['hardware']['cpu']}"
+    name = re.sub(r"[^A-Za-z0-9]+", "-", re.sub(r"\((R|TM|C)\)", "", hardware)).strip("-").lower()
+    torch_version = provenance["packages"].get("torch", "")
+    digest = hashlib.sha256(json.dumps(asdict(whole(plan)), sort_keys=True).encode()).hexdigest()[:8]
     model = next(iter(plan.configs)) if len(plan.configs) == 1 else f"{len(plan.configs)}-models"
     stem = f"{model}-{name}-torch{torch_version.split('+')[0]}-{digest}"
     path, count = folder / f"{stem}.json", 1

@@ -10,7 +10,7 @@ from typing import Any
 from mrbench.bench.largest_batch import Search, Try, Worst
 from mrbench.bench.matrix import Case
 from mrbench.bench.measure import Timing, Warmup
-from mrbench.bench.statistics import Latency, Summary, latency, summarise
+from mrbench.bench.statistics import Latency, PairedRatio, Summary, latency, paired_ratio, summarise
 from mrbench.bench.telemetry import Telemetry
 from mrbench.errors import UserError
 from mrbench.runs.files import read_json, write_json
@@ -32,6 +32,9 @@ class Plan:
     largest_batch: bool
     memory_limit: int | None  # bytes; None: what the device has
     headroom: float  # share of the limit that is kept free
+    peer: str | None = None  # "torchvision", whose own network is measured in turns with ours
+    budget: float | None = None  # seconds
+    left_out: list[Case] = field(default_factory=list)  # rows that the budget had no room for
 
 
 @dataclass
@@ -55,6 +58,20 @@ class Work:
 
 
 @dataclass
+class Peer:
+    """Another implementation of the same work, measured in turns with ours in the order ours, theirs, theirs, ours,
+    after the row's own blocks."""
+
+    name: str
+    steps_per_block: int = 0
+    our_seconds: list[float] = field(default_factory=list)  # of each block
+    their_seconds: list[float] = field(default_factory=list)
+    times_as_fast: PairedRatio | None = None  # ours against theirs; null where theirs failed
+    facts: dict[str, Any] = field(default_factory=dict)  # what its steps did
+    note: str = ""  # why it could not be measured
+
+
+@dataclass
 class Measurement:
     """One row."""
 
@@ -70,6 +87,7 @@ class Measurement:
     split: Split | None = None
     work: Work | None = None
     telemetry: Telemetry | None = None
+    peer: Peer | None = None
     peak_memory: dict[str, int] = field(default_factory=dict)  # bytes, by what is counted; of the fullest process
     facts: dict[str, Any] = field(default_factory=dict)  # what the step did: detections, positive RoIs, loss ...
     settings: dict[str, Any] = field(default_factory=dict)  # TF32, cuDNN autotuning, compile, what is included ...
@@ -118,11 +136,19 @@ def measured(case: Case, answer: dict[str, Any]) -> Measurement:
         split=None if answer["split"] is None else Split(**answer["split"]),
         work=None if answer["work"] is None else _work(answer["work"], case, timing),
         telemetry=telemetry,
+        peer=None if answer.get("peer") is None else _peer(answer["peer"]),
         peak_memory=answer["peak_memory"],
         facts=answer["facts"],
         settings=answer["settings"],
         others_cpu=answer["others_cpu"],
     )
+
+
+def _peer(found: dict[str, Any]) -> Peer:
+    peer = Peer(**found)
+    if peer.our_seconds:
+        peer.times_as_fast = paired_ratio(peer.our_seconds, peer.their_seconds)
+    return peer
 
 
 def _work(found: dict[str, float], case: Case, timing: Timing) -> Work:
@@ -143,19 +169,35 @@ def write(path: Path, record: Record) -> None:
 
 def read(path: Path) -> Record:
     """Raises UserError where the file is missing, damaged, or of another protocol."""
+    found = read_any(path)
+    if found.protocol != PROTOCOL:
+        raise UserError(
+            f"{path} is not a benchmark record of protocol {PROTOCOL}",
+            f"It states protocol {found.protocol}: measure again.",
+        )
+    return found
+
+
+def read_any(path: Path) -> Record:
+    """Of whatever protocol, if its fields are as today's. Raises UserError where the file is no such record."""
     found = read_json(path)
     if found is None:
         raise UserError(f"There is no {path}")
-    protocol = found.get("protocol") if isinstance(found, dict) else None
-    if protocol != PROTOCOL:
+    try:
+        return _record(found)
+    except (TypeError, KeyError, AttributeError) as error:
+        protocol = found.get("protocol") if isinstance(found, dict) else None
         raise UserError(
             f"{path} is not a benchmark record of protocol {PROTOCOL}",
             f"It states protocol {protocol}: measure again." if protocol else "mrbench gpu-bench writes them.",
-        )
+        ) from error
+
+
+def _record(found: dict[str, Any]) -> Record:
     return Record(
         **{
             **found,
-            "plan": Plan(**{**found["plan"], "cases": [Case(**case) for case in found["plan"]["cases"]]}),
+            "plan": _plan(found["plan"]),
             "measurements": [_measurement(m) for m in found["measurements"]],
             "searches": [_search(s) for s in found["searches"]],
         }
@@ -168,6 +210,11 @@ def is_finished(path: Path) -> bool:
         return read(path).state != "running"
     except UserError:
         return True
+
+
+def _plan(found: dict[str, Any]) -> Plan:
+    of_cases = {name: [Case(**case) for case in found.get(name, [])] for name in ("cases", "left_out")}
+    return Plan(**{**found, **of_cases})
 
 
 def _search(found: dict[str, Any]) -> Search:
@@ -188,4 +235,7 @@ def _measurement(found: dict[str, Any]) -> Measurement:
         "telemetry": Telemetry,
     }
     typed = {name: kind(**found[name]) for name, kind in kinds.items() if found[name] is not None}
+    if peer := found.get("peer"):
+        times = peer["times_as_fast"]
+        typed["peer"] = Peer(**{**peer, "times_as_fast": None if times is None else PairedRatio(**times)})
     return Measurement(**{**found, **typed})

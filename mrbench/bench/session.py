@@ -17,7 +17,7 @@ from mrbench.bench.process import DeviceGone, available_memory, raise_mistake, r
 from mrbench.bench.record import Measurement, Plan, Record, is_finished, measured, read, write
 from mrbench.bench.telemetry import Telemetry
 from mrbench.bench.trouble import device_trouble
-from mrbench.bench.trying import TryFailed, carry_out_search, searches
+from mrbench.bench.trying import SEARCHED, TryFailed, carry_out_search, searches
 from mrbench.engine.signals import Preempted, StopSignal
 from mrbench.errors import UserError
 from mrbench.runs.provenance import collect
@@ -114,13 +114,14 @@ def _carry_out(path: Path, record: Record, watch: Watcher) -> Record:
     return record
 
 
-def _task(plan: Plan, what: str, case: Case) -> dict[str, Any]:
+def task_of(plan: Plan, what: str, case: Case) -> dict[str, Any]:
     """What `mrbench.bench.child` reads."""
     workload = {
         "case": asdict(case),
         "instances": plan.instances,
         "positives": plan.positives,
         "inputs": plan.inputs,
+        "peer": plan.peer if what == "measure" and case.mode in SEARCHED else None,
         "most_devices": max(c.devices for c in plan.cases),
     }
     return {"what": what, "config": plan.configs[case.model], "workload": workload}
@@ -130,7 +131,7 @@ def _measure(record: Record, case: Case) -> Measurement:
     plan = record.plan
     if refusal := case.precision and record.device["refusals"][case.precision]:
         return Measurement(case, "unsupported", refusal)
-    task = {**_task(plan, "measure", case), "limits": asdict(Limits(repeats=plan.repeats))}
+    task = {**task_of(plan, "measure", case), "limits": asdict(Limits(repeats=plan.repeats))}
     limit = plan.memory_limit if plan.device == "cpu" else None
     ending = run_fresh(task, limit or available_memory(), MEASURE_SECONDS)
     if ending.kind != "done":

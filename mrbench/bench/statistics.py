@@ -45,6 +45,15 @@ class Latency:
 
 
 @dataclass
+class PairedRatio:
+    """How many times as fast one is as another, out of measurements that took turns."""
+
+    value: float  # median over the rounds
+    interval: list[float] | None  # at least 95 %, from order statistics; null below six rounds
+    rounds: list[float]
+
+
+@dataclass
 class Ratio:
     """`a / b` and the error that the standard deviations of both give it."""
 
@@ -123,6 +132,31 @@ def trend_probability(values: Sequence[float], seasons: int) -> float:
     if score == 0 or variance == 0:
         return 1.0
     return math.erfc((abs(score) - 1) / math.sqrt(2 * variance))
+
+
+def paired_ratio(ours: Sequence[float], theirs: Sequence[float]) -> PairedRatio:
+    """`theirs / ours` of seconds, whose blocks were measured in the order ours, theirs, theirs, ours, and so on.
+
+    Such a round has both in the middle of the same stretch of time, so that a steady drift cancels; the median over
+    rounds is not moved by a few that something else disturbed.
+    """
+    if not ours or len(ours) != len(theirs) or len(ours) % 2:
+        raise ValueError("rounds have two blocks of each")
+    rounds = [(theirs[k] + theirs[k + 1]) / (ours[k] + ours[k + 1]) for k in range(0, len(ours), 2)]
+    return PairedRatio(statistics.median(rounds), median_interval(rounds), rounds)
+
+
+def median_interval(values: Sequence[float]) -> list[float] | None:
+    """The shortest interval of two values with equal ranks from either end that holds the median with a probability
+    of at least 95 %, whatever the distribution (Conover, Practical Nonparametric Statistics, section 3.2); None below
+    six values."""
+    count, below, rank = len(values), 0.0, 0
+    while rank <= count and (below := below + math.comb(count, rank) / 2**count) <= 0.025:
+        rank += 1
+    if rank == 0:
+        return None
+    ordered = sorted(values)
+    return [ordered[rank - 1], ordered[-rank]]
 
 
 def ratio(a: Summary, b: Summary) -> Ratio:

@@ -1,13 +1,14 @@
 """A benchmark record in words: mean, spread, range and a last line that compares, as hyperfine tells it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from mrbench.bench.budget import time_text
 from mrbench.bench.largest_batch import Search
 from mrbench.bench.matrix import Case, alike, label
 from mrbench.bench.process import size_text
-from mrbench.bench.record import Measurement, Plan, Record, Split, Work
+from mrbench.bench.record import Measurement, Peer, Plan, Record, Split, Work
 from mrbench.bench.statistics import Latency, Ratio, ratio
 from mrbench.bench.telemetry import Telemetry
 
@@ -54,6 +55,8 @@ def measurement_text(row: Measurement, title: str = "") -> str:
         lines.append(f"  Of a step:             {_parts(row.split)}")
     if row.work:
         lines.append(f"  Work:                  {_work(row.work)}")
+    if row.peer:
+        lines.append(f"  Peer:                  {peer_text(row.peer)}")
     if row.telemetry and (seen := _telemetry(row.telemetry)):
         lines.append(f"  Device:                {seen}")
     if row.peak_memory:
@@ -77,6 +80,15 @@ def _parts(split: Split) -> str:
     """The parts' shares, the largest first."""
     shares = [(value / split.step_seconds, name.replace("_", " ")) for name, value in split.parts.items()]
     return ", ".join(f"{name} {100 * share:.0f} %" for share, name in sorted(shares, reverse=True) if share >= 0.005)
+
+
+def peer_text(peer: Peer) -> str:
+    """The paired ratio, its interval, and how it came about."""
+    times = peer.times_as_fast
+    if times is None:
+        return f"{peer.name} failed: {peer.note}"
+    within = f" (95 % interval {' … '.join(f'{bound:.3f}' for bound in times.interval)})" if times.interval else ""
+    return f"{times.value:.3f} times as fast as {peer.name}{within}; median of {len(times.rounds)} rounds in turns"
 
 
 def _work(work: Work) -> str:
@@ -142,6 +154,23 @@ def search_text(search: Search, plan: Plan) -> str:
     return f"{name} {search.largest}  ({how}{bounds.get(search.bound or '', '')})"
 
 
+def left_out_lines(plan: Plan, search_asked: bool) -> list[str]:
+    """What a time budget had no room for, the search of the largest batch too where it was `search_asked`."""
+    everything = [*plan.cases, *plan.left_out]
+    rows = [f"Left out for want of time: {label(case, everything)}" for case in plan.left_out]
+    if search_asked and not plan.largest_batch:
+        rows.append("Left out for want of time: the search of the largest batch")
+    return rows
+
+
+def remaining_text(done: int, rows: int, seconds: Sequence[float]) -> str:
+    """How many rows are done and about how long the rest takes, from the `seconds` of those measured until now."""
+    if done >= rows or not seconds:
+        return f"{done} of {rows} rows" if done < rows else ""
+    left = (rows - done) * sum(seconds) / len(seconds)
+    return f"{done} of {rows} rows, about {time_text(left)} left"
+
+
 def comparison_lines(rows: list[Measurement]) -> list[str]:
     """Every row against the first of those that differ from it in one thing only, the faster one named first; and
     what more devices are worth."""
@@ -155,7 +184,9 @@ def comparison_lines(rows: list[Measurement]) -> list[str]:
             fast, slow = sorted((first, other), key=_rate, reverse=True)
             same = label(replace(other.case, **SHARED[axis]), [row.case for row in done])
             lines.append(f"{same}: {name(fast.case)} {_compared(fast, slow)} {name(slow.case)}")
-    return lines + [_scaling(row, done) for row in done if row.case.devices > 1 and _alone(row, done)]
+    lines += [_scaling(row, done) for row in done if row.case.devices > 1 and _alone(row, done)]
+    cases = [row.case for row in done]
+    return lines + [f"{label(row.case, cases)}: mrbench is {peer_text(row.peer)}" for row in done if row.peer]
 
 
 AXES: dict[str, Callable[[Case], str]] = {

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from mrbench.bench.given import Given, proposals_text
 from mrbench.bench.inputs import COCO_CLASSES, data_batches, synthetic_batches
 from mrbench.bench.matrix import Case
+from mrbench.bench.peer import PeerStep, check_peer, inference_peer, training_peer
 from mrbench.bench.split import Call
 from mrbench.config.schema import RunConfig
 from mrbench.data.batch import Batch
@@ -40,6 +42,7 @@ class Workload:
     instances: int
     positives: int | None  # RoIs an image, where proposals are stated; None: half of those there is room for
     inputs: str  # "synthetic" or "data"
+    peer: str | None = None  # whose implementation is measured too: "torchvision"
     batches: int = DIFFERENT_BATCHES
     classes: int | None = None  # stated; None: those of the inputs
     most_devices: int = 1  # of any row: on a CPU they share the cores, so that all rows have as many threads a process
@@ -54,6 +57,7 @@ class Prepared:
     facts: Callable[[], dict[str, Any]]
     calls: list[Call] = field(default_factory=list)  # the parts of a step; none where it has no parts
     unsynchronised: Callable[[], AbstractContextManager[object]] | None = None  # steps without exchange of gradients
+    peer: Callable[[], PeerStep] | None = None  # builds torchvision's network for the same work
 
 
 def prepare(config: RunConfig, workload: Workload, device: torch.device, world: World = World()) -> Prepared:
@@ -63,6 +67,8 @@ def prepare(config: RunConfig, workload: Workload, device: torch.device, world: 
     not make predictions. With random weights the heads get stated proposals, whatever the RPN, which does all of its
     work, has found. Raises UserError where the device cannot compute in the precision, or files are missing.
     """
+    if workload.peer is not None:
+        check_peer(config.model)
     config, model, classes = build(config, workload, device, world)
     mode = workload.case.mode
     batches = [batch.to(device) for batch in _batches(config, workload, len(classes), world)]
@@ -234,7 +240,10 @@ def _training(
         first = batches[0] if given is None else given.at(batches[0])
         return training_facts(model, config, first, last, proposals_text(config, given))
 
-    return Prepared(step, len(batches), facts, calls_of_training(train), unsynchronised(train, world))
+    prepared = Prepared(step, len(batches), facts, calls_of_training(train), unsynchronised(train, world))
+    if isinstance(model, MaskRCNN):
+        prepared.peer = partial(training_peer, model, config, batches, given is not None, device)
+    return prepared
 
 
 def _inference(
@@ -266,7 +275,10 @@ def _inference(
             told["proposals_per_image"] = sum(counts) / len(counts)
         return told
 
-    return Prepared(lambda: detect(next(turn)), len(batches), facts, calls_of(model))
+    prepared = Prepared(lambda: detect(next(turn)), len(batches), facts, calls_of(model))
+    if isinstance(model, MaskRCNN):
+        prepared.peer = partial(inference_peer, model, config, batches, given is not None, device)
+    return prepared
 
 
 def set_score_threshold(model: MaskRCNN, batch: Batch, detect: Callable[[Batch], object]) -> None:

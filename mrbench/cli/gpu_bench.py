@@ -1,5 +1,6 @@
 """`mrbench gpu-bench`: speed, memory and the largest batch, on whatever device there is."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,9 +79,29 @@ def gpu_bench_command(
         str | None,
         typer.Option("--memory-limit", help="As 2GiB: what may be used.  [default: what the device has]"),
     ] = None,
+    peer: Annotated[
+        str | None,
+        typer.Option("--peer", help="torchvision: its own network on the same work, in turns with ours."),
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option("--budget", help="As 90s, 5m or 1h: measure only what fits.  [default: everything]")
+    ] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option("--compare", help="An earlier record of this machine; exit code 3 where something is slower."),
+    ] = None,
+    session_noise: Annotated[
+        float,
+        typer.Option("--session-noise", min=0, help="Percent by which --compare expects sessions to differ."),
+    ] = 2.0,
+    compare_anyway: Annotated[
+        bool, typer.Option("--compare-anyway", help="Compare with another machine's or protocol's record too.")
+    ] = False,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="The record, JSON.  [default: a telling name in bench/ of the root]"),
+        typer.Option(
+            "--out", help="The record, JSON, with a CSV beside it.  [default: a telling name in bench/ of the root]"
+        ),
     ] = None,
     root: Root = None,
     config_dir: ConfigDir = None,
@@ -94,10 +115,18 @@ def gpu_bench_command(
     An interrupted benchmark goes on where it stopped when the same command is given again.
 
     Example: mrbench gpu-bench --precision fp32,bf16 --largest-batch --memory-limit 4GiB
+
+    Example: mrbench gpu-bench model=mask_rcnn_r50_fpn --peer torchvision --budget 10m
+
+    Example: mrbench gpu-bench --compare bench/before.json
     """
     from mrbench.bench import session
+    from mrbench.bench.comparing import check_comparable
+    from mrbench.bench.exporting import comma_separated
+    from mrbench.bench.fitting import within_budget
     from mrbench.bench.plan import default_path, make_plan
-    from mrbench.bench.telling import comparison_lines, heading
+    from mrbench.bench.telling import comparison_lines, heading, left_out_lines
+    from mrbench.runs.files import write_text
     from mrbench.runs.provenance import collect
 
     fixed, arms = _arms(overrides or [])
@@ -118,21 +147,52 @@ def gpu_bench_command(
         repeats=repeats,
         largest_batch=largest_batch,
         memory_limit=memory_limit,
+        peer=peer,
+        budget=budget,
     )
-    versions = collect()["packages"]
-    path = out or default_path(root_folder(root) / "bench", plan, device, versions.get("torch", ""))
+    path = out or default_path(root_folder(root) / "bench", plan, device, collect())
+    earlier = None if compare is None else _earlier(compare, compare_anyway)
+    with _watcher(plan) as watcher:
+        plan = within_budget(plan, device, path, watcher)
     record = session.open_record(path, plan, device)
+    if earlier is not None and not compare_anyway:
+        check_comparable(earlier, record)
     typer.echo(heading(record))
     for warning in record.warnings:
         typer.echo(f"Warning: {warning}")
+    for line in left_out_lines(plan, largest_batch):
+        typer.echo(line)
     typer.echo()
     kept = f"What was measured is in {path}; the same command goes on."
-    with run_ending(failed=kept, stopped=kept), _watcher(plan) as watcher:
-        session.carry_out(path, record, watcher)
+    try:
+        with run_ending(failed=kept, stopped=kept), _watcher(plan) as watcher:
+            session.carry_out(path, record, watcher)
+    finally:
+        write_text(path.with_suffix(".csv"), comma_separated([record]))
     if lines := comparison_lines(record.measurements):
         typer.echo("\n".join(lines) + "\n")
-    typer.echo(f"Record: {path}")
+    typer.echo(f"Record: {path} (and .csv)")
     _judge(record)
+    if earlier is not None:
+        _compare(earlier, record, session_noise / 100)
+
+
+def _earlier(path: Path, anyway: bool) -> "Record":
+    """Read before anything is measured, so that a wrong path costs nothing."""
+    from mrbench.bench.record import read, read_any
+
+    return read_any(path) if anyway else read(path)
+
+
+def _compare(earlier: "Record", record: "Record", session_noise: float) -> None:
+    """What has changed since the earlier record, and exit code 3 where something is slower."""
+    from mrbench.bench.comparing import SLOWER, change_lines, changes
+
+    found = changes(earlier, record, session_noise)
+    typer.echo(f"\nAgainst the record of {earlier.started[:10]}:")
+    typer.echo("\n".join(f"  {line}" for line in change_lines(found, session_noise)))
+    if any(change.verdict == SLOWER for change in found):
+        raise typer.Exit(3)
 
 
 def _arms(overrides: list[str]) -> tuple[list[str], dict[str, list[str]] | None]:
@@ -169,7 +229,12 @@ def _watcher(plan: "Plan") -> Iterator["_Watcher"]:
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield _Watcher(progress, plan)
@@ -180,15 +245,26 @@ class _Watcher:
 
     def __init__(self, progress: "Progress", plan: "Plan") -> None:
         self.progress, self.plan = progress, plan
-        self.task = progress.add_task("", start=False)
+        self.task = progress.add_task("", start=False, left="")
+        self.seconds: list[float] = []  # of the rows that were measured now
+        self.shown = 0  # rows, those of an earlier part of this benchmark with them
+        self.began: float | None = None
 
     def begins(self, what: str) -> None:
-        self.progress.reset(self.task, description=what)
+        from mrbench.bench.telling import remaining_text
+
+        self.began = time.monotonic()
+        left = remaining_text(self.shown, len(self.plan.cases), self.seconds)
+        self.progress.reset(self.task, description=what, left=left)
 
     def measured(self, row: "Measurement") -> None:
         from mrbench.bench.matrix import label
         from mrbench.bench.telling import measurement_text
 
+        self.shown += 1
+        if self.began is not None:
+            self.seconds.append(time.monotonic() - self.began)
+            self.began = None
         self._print(measurement_text(row, label(row.case, self.plan.cases)) + "\n")
 
     def searched(self, search: "Search") -> None:

@@ -64,6 +64,9 @@ def report_command(
         int,
         typer.Option(min=0, help="Validation pictures an arm that the page shows, where they differ most; 0: none."),
     ] = 3,
+    bench: Annotated[
+        bool, typer.Option("--bench", help="The names are records of `mrbench gpu-bench`, files: report speed.")
+    ] = False,
     power: Annotated[float, typer.Option(help="The chance with which it is to be seen, between 0.05 and 1.")] = 0.8,
 ) -> None:
     """Tell a real difference from noise: tables, charts and a page of a sweep.
@@ -86,7 +89,12 @@ def report_command(
     Example: mrbench report demo --metrics mask/AP,mask/APs --format html
 
     Example: mrbench report demo --format json --out - | jq .answer
+
+    Example: mrbench report --bench bench/*.json --out results/gpu
     """
+    if bench:
+        _bench(names or [], root_folder(root), out)
+        return
     if compare:
         _compare(names or [], resamples, root)
         return
@@ -118,6 +126,19 @@ def _compare(names: list[str], resamples: int, root: Path | None) -> None:
     typer.echo("\nenvironment" if around else "\nThe environment is the same.")
     for name, one, other in around:
         typer.echo(f"  {name}: {one} | {other}")
+
+
+def _bench(files: list[str], root: Path, out: str | None) -> None:
+    """Speed instead of accuracy: rows and comparisons on the terminal; Markdown, CSV and charts as files."""
+    from mrbench.report import speed_page
+    from mrbench.report.speed import read_records
+
+    if not files:
+        raise UserError("--bench reports records of gpu-bench.", "For example: mrbench report --bench bench/*.json")
+    records = read_records([Path(name) for name in files])
+    typer.echo(speed_page.summary(records))
+    written = speed_page.write(records, Path(out) if out else root / "results" / "speed")
+    typer.echo(f"Wrote {len(written)} files; begin with {written[0]}")
 
 
 def _listed(text: str | None) -> list[str]:

@@ -5,11 +5,12 @@ It is asked through `pynvml` (the package nvidia-ml-py, the extra `nvml`) where 
 
 import importlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:  # whoever reads a benchmark's record answers without torch
+    import torch
 
-from mrbench.engine.distributed import World
+    from mrbench.engine.distributed import World
 
 
 class Gpu:
@@ -48,11 +49,13 @@ def find_gpu(uuid: str) -> Gpu | None:
         return None
 
 
-def gpu_uuid(device: torch.device | int) -> str:
+def gpu_uuid(device: "torch.device | int") -> str:
+    import torch
+
     return f"GPU-{torch.cuda.get_device_properties(device).uuid}"
 
 
-def run_gpus(device: torch.device, world: World) -> list[Gpu]:
+def run_gpus(device: "torch.device", world: "World") -> list[Gpu]:
     """The GPUs of all processes of a run on one machine; empty where one of them cannot be asked, on a CPU, and over
     several machines, of which a process sees only its own."""
     if device.type != "cuda" or world.size != world.local_size:

@@ -84,14 +84,14 @@ def test_what_is_no_record_is_refused_and_never_written_over(content: str, tmp_p
 
 def test_an_unfinished_record_is_found_again_and_a_finished_one_is_kept(tmp_path: Path) -> None:
     record = whole()
-    path = default_path(tmp_path, record.plan, DEVICE, "2.15.0+cpu")
-    assert path.name.startswith("small-cpu-torch2.15.0-")
+    path = default_path(tmp_path, record.plan, DEVICE, PROVENANCE)
+    assert path.name.startswith("small-cpu-a-processor-torch2.15.0-")
     records.write(path, record)
-    assert default_path(tmp_path, record.plan, DEVICE, "2.15.0+cpu") == path
-    assert default_path(tmp_path, plan(repeats=5), DEVICE, "2.15.0+cpu") != path
+    assert default_path(tmp_path, record.plan, DEVICE, PROVENANCE) == path
+    assert default_path(tmp_path, plan(repeats=5), DEVICE, PROVENANCE) != path
     record.state = "completed"
     records.write(path, record)
-    assert default_path(tmp_path, record.plan, DEVICE, "2.15.0+cpu").name == f"{path.stem}-2.json"
+    assert default_path(tmp_path, record.plan, DEVICE, PROVENANCE).name == f"{path.stem}-2.json"
 
 
 def test_rates_are_worked_out_of_blocks() -> None:

@@ -5,7 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from mrbench.bench.statistics import Summary, latency, percentile, ratio, summarise, trend_probability
+from mrbench.bench.statistics import (
+    Summary,
+    latency,
+    median_interval,
+    paired_ratio,
+    percentile,
+    ratio,
+    summarise,
+    trend_probability,
+)
 
 
 def test_summary_of_five_values_worked_by_hand() -> None:
@@ -84,3 +93,18 @@ def test_relative_errors_of_a_ratio_add_in_squares() -> None:
 
 def test_the_ratio_of_single_values_has_no_error() -> None:
     assert ratio(of(2, None), of(1, 0.1)).error is None
+
+
+def test_rounds_of_turns_are_worked_by_hand() -> None:
+    # (4 + 6) / (2 + 3) = 2; (9 + 9) / (3 + 3) = 3; (1 + 1) / (1 + 1) = 1
+    found = paired_ratio([2.0, 3, 3, 3, 1, 1], [4.0, 6, 9, 9, 1, 1])
+    assert (found.rounds, found.value, found.interval) == ([2.0, 3.0, 1.0], 2.0, None)
+    with pytest.raises(ValueError, match="two blocks of each"):
+        paired_ratio([1.0], [1.0])
+
+
+@pytest.mark.parametrize("count, ranks", [(5, None), (6, (1, 6)), (10, (2, 9)), (20, (6, 15)), (30, (10, 21))])
+def test_the_median_s_interval_has_the_ranks_of_the_binomial_tables(count: int, ranks: tuple[int, int] | None) -> None:
+    """As tabled, for example in Altman et al. 2000, Statistics with Confidence."""
+    values = [float(k) for k in range(count, 0, -1)]
+    assert median_interval(values) == (None if ranks is None else list(ranks))

@@ -1,0 +1,337 @@
+"""Charts of benchmark records: images per second, largest batch, scaling, memory, parts of a step, and the
+literature beside ours."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from mrbench.bench.exporting import PARTS, hardware_name
+from mrbench.bench.matrix import Case
+from mrbench.bench.record import Record
+from mrbench.report.charts import BLUE, DASHES, FAINT, INK, PALETTE, arm_label, styled
+from mrbench.report.speed import Ours, best, comparable, measured, published, typical
+
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
+HATCHES = ("", "///", "...", "xxx")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+PER_GPU = 0.62  # of a group's height that its bars take
+PART_COLOURS = (FAINT, *PALETTE, INK, "#b8c0c8")
+GIB = 2**30
+
+Bars = dict[str, dict[str, tuple[float, float | None, str]]]  # group -> precision -> value, its spread, a note
+
+
+def figures(records: Sequence[Record]) -> dict[str, tuple[Figure, str]]:
+    """Every chart that has something to show, by its file's name, with a description."""
+    makers: dict[str, tuple[Callable[[Sequence[Record]], Figure | None], str]] = {
+        "throughput": (throughput, "images per second by GPU and precision"),
+        "largest_batch": (largest_batch, "the largest batch by GPU and precision"),
+        "scaling": (scaling, "images per second against the number of devices"),
+        "memory": (memory, "peak memory against the batch"),
+        "split": (split, "where the time of a step goes"),
+        "published": (beside_published, "images per second and GPU, published and ours"),
+    }
+    found = {}
+    with styled():
+        for name, (make, description) in makers.items():
+            figure = make(records)
+            if figure is not None:
+                found[name] = (figure, description)
+    return found
+
+
+def throughput(records: Sequence[Record]) -> Figure | None:
+    """The best batch of each GPU and precision, a panel a mode."""
+    rows = best(measured(records))
+    panels: dict[str, Bars] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        rate = row.row.images_per_second
+        assert rate is not None
+        precision = row.case.precision or ""
+        panels[row.case.mode][_group(row.hardware, row.case, rows)][precision] = (
+            rate.mean,
+            rate.std,
+            f"{_short(rate.mean)}  (batch {row.case.batch})",
+        )
+    titles = {mode: f"{mode}: images per second, more is better" for mode in panels}
+    return _bars({titles[mode]: bars for mode, bars in panels.items()})
+
+
+def largest_batch(records: Sequence[Record]) -> Figure | None:
+    """What fits, by GPU and precision; with activation checkpointing apart."""
+    bars: Bars = defaultdict(dict)
+    every = measured(records)
+    for record in records:
+        for search in record.searches:
+            if search.largest is not None:
+                group = _group(hardware_name(record), search.case, every)
+                name = f"{search.case.mode}, {group}{', checkpointing' * search.checkpointing}"
+                bars[name][search.case.precision or ""] = (search.largest, None, str(search.largest))
+    return _bars({"images in the largest batch": bars}) if bars else None
+
+
+def _group(hardware: str, case: Case, rows: Sequence[Ours]) -> str:
+    """What is the same for bars of several precisions, without what is the same everywhere."""
+    words = [hardware]
+    if len({row.case.model for row in rows}) > 1:
+        words.append(case.model)
+    if len({tuple(row.case.image_size or ()) for row in rows}) > 1 and case.image_size:
+        words.append("x".join(map(str, case.image_size)))
+    words += ["channels-last"] * case.channels_last + ["compiled"] * case.compile
+    return ", ".join(words)
+
+
+def _bars(panels: dict[str, Bars]) -> Figure | None:
+    """Panels below each other: horizontal bars by group, a bar a precision."""
+    if not panels:
+        return None
+    heights = [sum(0.28 + 0.24 * len(of) for of in bars.values()) for bars in panels.values()]
+    figure = Figure(figsize=(7.2, 0.6 + sum(heights) + 0.55 * len(panels)), layout="constrained")
+    axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=[h + 0.1 for h in heights])[:, 0]
+    used: set[str] = set()
+    for ax, (title, bars) in zip(axes, panels.items(), strict=True):
+        place, ticks = 0.0, []
+        for of in bars.values():
+            first = place
+            for precision in sorted(of, key=lambda name: (*PRECISIONS, "").index(name)):
+                value, spread, note = of[precision]
+                used.add(precision)
+                kind = PRECISIONS.index(precision) if precision else 0
+                colour = PALETTE[kind] if precision else FAINT
+                ax.barh(place, value, 0.86, color=colour, hatch=HATCHES[kind], edgecolor="white", xerr=spread)
+                ax.annotate(
+                    note, (value + (spread or 0), place), (4, 0), textcoords="offset points", va="center", size=8
+                )
+                place += 1
+            ticks.append((first + place - 1) / 2)
+            place += 0.7
+        ax.set_yticks(ticks, [arm_label(name, 30) for name in bars])
+        ax.invert_yaxis()
+        ax.set_title(title)
+        ax.margins(x=0.2)
+        ax.set_xlim(left=0)
+        _plain(ax)
+    keys = [Patch(facecolor=PALETTE[k], hatch=HATCHES[k], edgecolor="white", label=name) for k, name in _shown(used)]
+    if keys:
+        figure.legend(handles=keys, loc="outside lower left", ncols=4, labelcolor=FAINT)
+    return figure
+
+
+def _shown(used: set[str]) -> list[tuple[int, str]]:
+    return [(k, name) for k, name in enumerate(PRECISIONS) if name in used]
+
+
+def _plain(ax: Axes) -> None:
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x")
+    ax.set_axisbelow(True)
+
+
+def scaling(records: Sequence[Record]) -> Figure | None:
+    """Images a second of N devices, with N times one as a dashed line."""
+    lines: dict[str, dict[int, Ours]] = defaultdict(dict)
+    rows = measured(records)
+    for row in rows:
+        group = _group(row.hardware, row.case, rows)
+        name = f"{row.case.mode} {row.case.precision or ''}, batch {row.case.batch}, {group}"
+        lines[name][row.case.devices] = row
+    lines = {name: points for name, points in lines.items() if len(points) > 1}
+    if not lines:
+        return None
+    figure, ax = _axes("devices", "images per second", "How devices scale")
+    for k, (name, points) in enumerate(lines.items()):
+        counts = sorted(points)
+        rates = [points[n].rate for n in counts]
+        spreads = [(points[n].row.images_per_second.std or 0.0) for n in counts]  # type: ignore[union-attr]
+        _line(ax, k, counts, rates, name, spreads)
+        ideal = [rates[0] * n / counts[0] for n in counts]
+        ax.plot(counts, ideal, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+        ax.annotate(
+            f"{100 * rates[-1] / ideal[-1]:.0f} %",
+            (counts[-1], rates[-1]),
+            (6, -3),
+            textcoords="offset points",
+            size=8,
+        )
+    ax.set_xticks(sorted({n for points in lines.values() for n in points}))
+    ax.margins(x=0.12)
+    _below(figure, ax)
+    return figure
+
+
+def memory(records: Sequence[Record]) -> Figure | None:
+    """Peak memory by batch, a line a precision: of the measured rows, and of what searches tried and fitted."""
+    panels: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    limits: dict[str, float] = {}
+    rows = measured(records)
+    for row in rows:
+        peak = row.row.peak_memory.get("allocated", row.row.peak_memory.get("resident"))
+        if peak is not None and row.case.devices == 1 and row.case.mode in ("train", "infer"):
+            title = f"{row.case.mode}, {_group(row.hardware, row.case, rows)}"
+            panels[title][row.case.precision or ""][row.case.batch] = peak / GIB
+    for record in records:
+        for search in record.searches:
+            group = _group(hardware_name(record), search.case, rows)
+            title = f"{search.case.mode}, {group}, search{', checkpointing' * search.checkpointing}"
+            for one in search.tries:
+                if one.ended == "fits" and one.peak_memory is not None:
+                    panels[title][search.case.precision or ""][one.batch] = one.peak_memory / GIB
+            if search.limit is not None:
+                limits[title] = search.limit / GIB
+    shown = {title: lines for title, lines in panels.items() if any(len(points) > 1 for points in lines.values())}
+    return _memory_panels(shown, limits) if shown else None
+
+
+def _memory_panels(panels: dict[str, dict[str, dict[int, float]]], limits: dict[str, float]) -> Figure:
+    columns = min(len(panels), 2)
+    down = -(-len(panels) // columns)
+    figure = Figure(figsize=(3.9 * columns + 0.4, 2.7 * down + 0.6), layout="constrained")
+    axes = list(figure.subplots(down, columns, squeeze=False).flat)
+    for ax in axes[len(panels) :]:
+        ax.set_visible(False)
+    used: dict[str, Line2D] = {}
+    for ax, (title, lines) in zip(axes, panels.items(), strict=False):
+        for precision, points in lines.items():
+            batches, k = sorted(points), PRECISIONS.index(precision)
+            used[precision] = _line(ax, k, batches, [points[n] for n in batches], precision)
+        if title in limits:
+            ax.axhline(limits[title], color=FAINT, linewidth=0.9, linestyle=(0, (4, 3)))
+            place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right", "size": 8}
+            ax.annotate(f"limit {limits[title]:.3g} GiB", (1, limits[title]), (-2, -10), **place)
+        ax.set_title(arm_label(title, 40), size=8.5)
+        ax.set_xlabel("images a step")
+        ax.set_ylabel("peak memory, GiB")
+        ax.set_ylim(bottom=0)
+        ax.grid()
+        ax.set_axisbelow(True)
+    figure.legend(handles=list(used.values()), loc="outside lower left", ncols=4, labelcolor=FAINT)
+    return figure
+
+
+def _axes(x: str, y: str, title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    ax = figure.subplots()
+    ax.set_xlabel(x)
+    ax.set_ylabel(y)
+    ax.set_title(title)
+    ax.grid()
+    ax.set_axisbelow(True)
+    return figure, ax
+
+
+def _line(
+    ax: Axes, k: int, x: Sequence[float], y: Sequence[float], name: str, spreads: Sequence[float] | None = None
+) -> Line2D:
+    colour = PALETTE[k % len(PALETTE)]
+    dash, marker = DASHES[k // len(PALETTE) % len(DASHES)], MARKERS[k % len(MARKERS)]
+    if spreads is not None:
+        ax.errorbar(x, y, spreads, fmt="none", ecolor=colour, elinewidth=1.3)
+    [line] = ax.plot(x, y, color=colour, linestyle=dash, marker=marker, markersize=4.5, linewidth=1.3, label=name)
+    return line
+
+
+def _below(figure: Figure, ax: Axes) -> None:
+    ax.set_ylim(bottom=0)
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower left", ncols=1, labelcolor=FAINT)
+
+
+def split(records: Sequence[Record]) -> Figure | None:
+    """The parts of a step as stacked bars, milliseconds an image."""
+    rows = [row for row in best(measured(records)) if row.row.split is not None]
+    if not rows:
+        return None
+    figure = Figure(figsize=(7.2, 1.5 + 0.42 * len(rows)), layout="constrained")
+    ax = figure.subplots()
+    seen: list[str] = []
+    for y, row in enumerate(rows):
+        found, left = row.row.split, 0.0
+        assert found is not None
+        for part in (name for name in PARTS if found.parts.get(name)):
+            width = 1000 * found.parts[part] / row.case.batch
+            k = PARTS.index(part)
+            ax.barh(y, width, 0.7, left, color=PART_COLOURS[k], hatch=HATCHES[k % 4], edgecolor="white", linewidth=0.4)
+            left += width
+            seen += [part] * (part not in seen)
+        ax.annotate(f"{left:.3g} ms", (left, y), (4, 0), textcoords="offset points", va="center", size=8)
+    names = [
+        f"{row.case.mode} {row.case.precision or ''}, batch {row.case.batch}, {_group(row.hardware, row.case, rows)}"
+        for row in rows
+    ]
+    ax.set_yticks(range(len(rows)), [arm_label(name, 34) for name in names])
+    ax.invert_yaxis()
+    ax.set_title("Where the time goes: milliseconds an image")
+    ax.margins(x=0.12)
+    ax.set_xlim(left=0)
+    _plain(ax)
+    keys = [
+        Patch(
+            facecolor=PART_COLOURS[PARTS.index(part)],
+            hatch=HATCHES[PARTS.index(part) % 4],
+            edgecolor="white",
+            label=part.replace("roi_heads", "RoI heads").replace("rpn", "RPN"),
+        )
+        for part in PARTS
+        if part in seen
+    ]
+    figure.legend(handles=keys, loc="outside lower left", ncols=5, labelcolor=FAINT)
+    return figure
+
+
+def beside_published(records: Sequence[Record]) -> Figure | None:
+    """Images a second and GPU: bars of the literature in grey, ours in blue, a panel a mode."""
+    ours = comparable(records)
+    modes = [mode for mode in ("train", "infer") if any(row.case.mode == mode for row in ours)]
+    if not modes:
+        return None
+    panels = []
+    for mode in modes:
+        lines = [
+            (row.rate, f"mrbench, {row.hardware}, {_words(row.case)}", True) for row in ours if row.case.mode == mode
+        ]
+        lines += [
+            (row.per_gpu, f"{_publisher(row.source)}, {row.hardware}, {row.precision}, {row.when}", False)
+            for row in typical(published(), ours)
+            if row.mode == mode
+        ]
+        panels.append((mode, sorted(lines, reverse=True)))
+    counts = [len(lines) for _, lines in panels]
+    figure = Figure(figsize=(8.2, 0.9 + 0.23 * sum(counts) + 0.4 * len(panels)), layout="constrained")
+    axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=[n + 1 for n in counts])[:, 0]
+    for ax, (mode, lines) in zip(axes, panels, strict=True):
+        for y, (value, _, own) in enumerate(lines):
+            colour = BLUE if own else "#b8c0c8"
+            ax.barh(y, value, 0.72, color=colour, hatch="///" if own else "", edgecolor="white")
+            ax.annotate(_short(value), (value, y), (4, 0), textcoords="offset points", va="center", size=8)
+        ax.set_yticks(range(len(lines)), [textual for _, textual, _ in lines], size=7.5)
+        ax.set_ylim(len(lines) - 0.4, -0.6)
+        ax.set_title(f"R50-FPN, {mode}: images/s and GPU (protocols differ)")
+        ax.margins(x=0.1)
+        ax.set_xlim(left=0)
+        _plain(ax)
+    keys = [Patch(facecolor=BLUE, hatch="///", edgecolor="white", label="ours")]
+    keys.append(Patch(facecolor="#b8c0c8", edgecolor="white", label="published"))
+    figure.legend(handles=keys, loc="outside lower left", ncols=2, labelcolor=FAINT)
+    return figure
+
+
+def _words(case: Case) -> str:
+    size = "x".join(map(str, case.image_size)) if case.image_size else "data set"
+    return f"{replace(case, mode='', batch=case.batch).label.strip()}, {size}"
+
+
+def _publisher(source: str) -> str:
+    """The project, without its files."""
+    names = {"lambdal": "Lambda", "mlcommons": "MLPerf", "detectron2": "Detectron2", "mmdetection": "MMDetection"}
+    start = source.partition("/")[0]
+    if start == "mlcommons":
+        return f"MLPerf {source.partition('results_')[2].partition(' ')[0]}"
+    return names.get(start, start.removesuffix(" README").removesuffix(" Section 4.4"))
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
