@@ -178,12 +178,14 @@ def _report(
     from rich.console import Console
 
     from mrbench.config.paths import published_dir
-    from mrbench.report import build, terminal, write
+    from mrbench.report import build, earlier, terminal, write
 
     if to_stdout and len(kinds) != 1:
         raise UserError("--out - prints one format.", "For example: --format json --out -")
     if folder.resolve() == published_dir().resolve():
         raise UserError(f"{folder} holds the numbers of the literature.", "Choose another folder with --out.")
+    if not to_stdout and set(kinds) != {"terminal"}:
+        earlier.check_folder(folder, study)
     report = build.build(study, resamples, prior, aim)
     if to_stdout and kinds != ["terminal"]:
         typer.echo(write.text(report, kinds[0], pictures), nl=False)

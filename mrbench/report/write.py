@@ -15,6 +15,7 @@ from mrbench.report import (
     charts_factor,
     cost,
     detail_table,
+    earlier,
     formats,
     origin,
     page,
@@ -35,8 +36,10 @@ def write(report: Report, folder: Path, kinds: Sequence[str], pictures: int = PI
     """Writes the formats named in `kinds` (of `FORMATS`; `terminal` is no file) and returns what was written.
 
     report.md with charts/ beside it, a CSV for each table, report.json, report.tex, report.html with `pictures` for an
-    arm. Raises UserError where the folder cannot be written.
+    arm. What an earlier report of the same study left there of these formats is removed where it is not written again.
+    Raises UserError where the folder cannot be written.
     """
+    old_charts, old_tables = earlier.stale(folder, report.study)
     texts: dict[str, str] = {}
     drawn: list[Path] = []
     if "html" in kinds:
@@ -53,6 +56,10 @@ def write(report: Report, folder: Path, kinds: Sequence[str], pictures: int = PI
         texts["report.tex"] = latex(report)
     for name, content in texts.items():
         write_text(folder / name, content)
+    if "markdown" in kinds:
+        earlier.remove(old_charts.difference(drawn))
+    if "csv" in kinds:
+        earlier.remove(old_tables.difference(folder / name for name in texts))
     return [folder / name for name in texts] + drawn
 
 

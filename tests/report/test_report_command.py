@@ -57,6 +57,40 @@ def test_a_report_is_printed_and_written(make_study: Callable[..., Path], tmp_pa
         assert (root / "results" / "demo" / reference).is_file()
 
 
+def test_a_report_of_other_runs_is_not_written_over(demo: Path, tmp_path: Path) -> None:
+    """As that of a clone's results/demo, where a study of one's own is called demo."""
+    (tmp_path / "report.json").write_text('{"study": "demo", "runs": [{"run": "mask_rcnn_small-shapes-4e36e42bcc"}]}')
+    done = mrbench("demo", "--root", str(demo), "--resamples", "0", "--out", str(tmp_path))
+    assert isinstance(done.exception, UserError)
+    assert f"'{tmp_path}'" in done.exception.what
+    assert "--out" in done.exception.hint
+    assert "--root" in done.exception.hint
+    assert done.stdout == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+    done = mrbench("demo", "--root", str(demo), "--resamples", "0", "--out", str(tmp_path), "--format", "terminal")
+    assert done.exit_code == 0, done.output
+
+
+def test_a_report_written_again_leaves_no_chart_or_table_that_it_no_longer_has(demo: Path, tmp_path: Path) -> None:
+    options = ("demo", "--root", str(demo), "--resamples", "0", "--out", str(tmp_path))
+    assert mrbench(*options, "--format", "json,markdown,csv").exit_code == 0
+    (tmp_path / "charts" / "mine.svg").write_text("a reader's own")
+    assert (tmp_path / "charts" / "curve-mask-AP.png").is_file()
+    assert (tmp_path / "published.csv").is_file()
+    record = json.loads((demo / "studies" / "demo.json").read_text())
+    one_arm = {"gn": record["arms"]["gn"] | {"published": None}}
+    root = tmp_path / "root"
+    (root / "studies").mkdir(parents=True)
+    (root / "runs").symlink_to(demo / "runs")
+    (root / "studies" / "demo.json").write_text(json.dumps(record | {"arms": one_arm}))
+    options = ("demo", "--root", str(root), "--resamples", "0", "--out", str(tmp_path), "--metrics", "box/AP")
+    assert mrbench(*options, "--format", "json,markdown,csv").exit_code == 0
+    assert not (tmp_path / "published.csv").exists()
+    assert not (tmp_path / "charts" / "curve-mask-AP.png").exists()
+    shown = set(re.findall(r"charts/(.*?)\.png", (tmp_path / "report.md").read_text()))
+    assert {path.stem for path in (tmp_path / "charts").iterdir()} == shown | {"mine"}
+
+
 def test_formats_metrics_baseline_and_folder_are_chosen(demo: Path, tmp_path: Path) -> None:
     options = ("--root", str(demo), "--resamples", "0", "--metrics", "mask/AP75", "--baseline", "bn")
     done = mrbench("demo", *options, "--format", "json,csv", "--out", str(tmp_path))
