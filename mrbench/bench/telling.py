@@ -186,7 +186,11 @@ def comparison_lines(rows: list[Measurement]) -> list[str]:
             lines.append(f"{same}: {name(fast.case)} {_compared(fast, slow)} {name(slow.case)}")
     lines += [_scaling(row, done) for row in done if row.case.devices > 1 and _alone(row, done)]
     cases = [row.case for row in done]
-    return lines + [f"{label(row.case, cases)}: mrbench is {peer_text(row.peer)}" for row in done if row.peer]
+    return lines + [
+        f"{label(row.case, cases)}: mrbench is {peer_text(row.peer)}"
+        for row in done
+        if row.peer and row.peer.times_as_fast
+    ]
 
 
 AXES: dict[str, Callable[[Case], str]] = {
