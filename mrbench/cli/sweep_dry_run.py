@@ -22,7 +22,10 @@ def show_plan(folder: Path, plan: "Plan", as_json: bool) -> None:
     from mrbench.launch.table import describe
     from mrbench.runs.record import Run
     from mrbench.study.cost import SpeedsOnRecord
+    from mrbench.study.plan import told_same
+    from mrbench.study.record import check_same_study
 
+    check_same_study(folder, plan)
     unique = plan.unique()
     watcher = Watcher(plan.study.metrics[0])
     jobs = Places(folder).states(list(unique))
@@ -66,4 +69,6 @@ def show_plan(folder: Path, plan: "Plan", as_json: bool) -> None:
         )
     if unknown:
         typer.echo(f"No speed is on record for {count_runs(unknown)}: how long they take is not known.")
+    for line in told_same(plan.families()):
+        typer.echo(line)
     typer.echo("Nothing was run.")

@@ -25,7 +25,6 @@ An entry of `arms` that is called as a combination of the factors adds to it: a 
 """
 
 import csv
-import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -39,7 +38,7 @@ from mrbench.errors import UserError
 from mrbench.study import checked
 from mrbench.study.factors import arm_of, combinations, joined
 from mrbench.study.seeds import parse_seeds
-from mrbench.study.study import METRICS, SCALES, Arm, Scale, Study
+from mrbench.study.study import KNOWN_METRICS, METRICS, SCALES, Arm, Scale, Study
 
 STUDY_KEYS = (
     "title", "question", "note", "base", "baseline", "arms", "factors", "exclude", "seeds", "metrics", "scales",
@@ -93,10 +92,10 @@ def _study(path: Path, content: Any) -> Study:
         )
     metrics = found.get("metrics") or list(METRICS)
     for metric in metrics if isinstance(metrics, list) else [metrics]:
-        if not re.fullmatch(r"(box|mask|keypoint|proposal)/A[PR]\w*", str(metric)):
+        if metric not in KNOWN_METRICS:
             raise UserError(
                 f"metrics: '{metric}' is not a metric{checked.line_of(found, 'metrics')}",
-                "They are called box/AP, box/AP50, mask/APs ...",
+                did_you_mean(str(metric), KNOWN_METRICS, "They are called box/AP, box/AP50, mask/APs ..."),
             )
     scales = checked.mapping(found.get("scales"), "scales", SCALES)
     return Study(

@@ -1,6 +1,6 @@
 """From a study to its runs: every arm composed with every seed before anything starts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,6 +43,14 @@ class Plan:
         """arm -> what its runs share whatever the seed: the run id that they would have with seed 0."""
         first = {run.arm: run.config for run in reversed(self.runs)}
         return {arm: run_id(replace(config, seed=0)) for arm, config in first.items()}
+
+
+def told_same(families: Mapping[str, str]) -> list[str]:
+    """A sentence for each set of arms of one family: they differ in nothing, and their runs are done once."""
+    arms: dict[str, list[str]] = {}
+    for arm, family in families.items():
+        arms.setdefault(family, []).append(arm)
+    return [f"Arms {', '.join(of[:-1])} and {of[-1]} are the same runs." for of in arms.values() if len(of) > 1]
 
 
 def make_plan(

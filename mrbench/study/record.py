@@ -1,6 +1,7 @@
 """<root>/studies/<study>.json: what a study asks, and which runs answer it.
 
-{"study": "demo", "title": ..., "question": ..., "note": ..., "scale": null | "small" | "full",
+{"study": "demo", "source": the ablation file | "the grid", "title": ..., "question": ..., "note": ...,
+ "scale": null | "small" | "full",
  "baseline": "gn", "metrics": ["box/AP", "mask/AP"], "base": [overrides],
  "arms": {"gn": {"overrides": [...], "published": null | row id, "note": "", "family": run id with seed 0,
                  "runs": {"0": run id, "1": run id}}}}
@@ -13,7 +14,7 @@ from typing import Any
 from mrbench.config.suggest import did_you_mean
 from mrbench.errors import UserError
 from mrbench.runs.files import read_json, write_json
-from mrbench.study.plan import Plan
+from mrbench.study.plan import Plan, told_same
 
 
 @dataclass
@@ -33,6 +34,7 @@ class StudyRecord:
 
     study: str
     baseline: str
+    source: str = ""
     title: str = ""
     question: str = ""
     note: str = ""
@@ -82,13 +84,35 @@ def _known(kind: Any, found: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in found.items() if k in names}
 
 
+def check_same_study(root: Path, plan: Plan) -> None:
+    """Raises UserError where the record of that name is another study's: it asks something else, and no run of it is
+    among the plan's. An edited study keeps its title and question, or some of its runs."""
+    study = plan.study
+    if not study_file(root, study.name).exists():
+        return
+    before = read_study(root, study.name)
+    runs = set(before.run_ids())
+    same = (before.title, before.question) == (study.title, study.question)
+    if same or not runs or not runs.isdisjoint(run.run_id for run in plan.runs):
+        return
+    of = f" of {before.source}" if before.source else ""
+    raise UserError(
+        f"{study_file(root, study.name)} is the record of another study, '{before.title}'{of}, and {study.source} "
+        "shares no run with it",
+        f"Give this one its own name, as --name {study.name}-2.",
+    )
+
+
 def write_study(root: Path, plan: Plan, until: dict[str, int] | None = None) -> tuple[StudyRecord, list[str]]:
     """Enters a plan into the study's record, atomically; returns the record and what to tell about it.
 
     What was there stays: other seeds, and arms that the plan does not have. The exception is an arm whose recipe
     has changed: seeds of another recipe in one mean would be wrong, so the arm's list starts anew, and it is said
     (the runs themselves are not touched). `until` is how a study grows, once it is known.
+
+    Raises UserError where the record is another study's (`check_same_study`).
     """
+    check_same_study(root, plan)
     study, families = plan.study, plan.families()
     path = study_file(root, study.name)
     before = read_study(root, study.name) if path.exists() else None
@@ -108,12 +132,15 @@ def write_study(root: Path, plan: Plan, until: dict[str, int] | None = None) -> 
         arms[arm.name] = ArmRecord(
             list(arm.overrides), arm.published, arm.note, families[arm.name], dict(sorted(runs.items()))
         )
+    same = told_same({name: arm.family for name, arm in arms.items()})
+    notes += [f"{study.name}: {line}" for line in same]
     record = StudyRecord(
         study=study.name,
         baseline=study.baseline,
+        source=study.source,
         title=study.title,
         question=study.question,
-        note=study.note,
+        note=" ".join(filter(None, [study.note, *same])),
         scale=study.scale,
         metrics=list(study.metrics),
         base=list(study.base),

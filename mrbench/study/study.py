@@ -7,6 +7,13 @@ from mrbench.errors import UserError
 
 SCALES = ("small", "full")
 METRICS = ("box/AP", "mask/AP")
+_OF_BOXES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+# What evaluation.json has for all of a data set, by its kinds of results.
+KNOWN_METRICS = (
+    *(f"{kind}/{name}" for kind in ("box", "mask") for name in _OF_BOXES),
+    *(f"keypoint/{name}" for name in ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")),
+    *(f"proposal/{name}" for name in (f"AR{size}{limit}" for limit in (100, 1000) for size in ("", "s", "m", "l"))),
+)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from mrbench.data.proposals import make_table
 from mrbench.errors import UserError
+from mrbench.evaluation import coco
+from mrbench.evaluation.proposals import evaluate_proposals
 from mrbench.study.ablation import load_study
 from mrbench.study.plan import make_plan
 from mrbench.study.seeds import parse_seeds
+from mrbench.study.study import KNOWN_METRICS
 
 GOOD = """
 title: Norms
@@ -79,6 +83,7 @@ arms: {sizes: ["augmentation.short_edge=[640,800]"]}
         (("[model.norm=gn]", "3"), ["arm gn (line 8) is not a mapping"]),
         (("seeds: 0-1", "seeds: 3-1"), ["seeds (line 11)", "'3-1'"]),
         (("seeds: 0-1", "metrics: [box/mAP]"), ["'box/mAP' is not a metric (line 11)"]),
+        (("seeds: 0-1", "metrics: [box/APP]"), ["'box/APP' is not a metric (line 11)", "Did you mean box/AP "]),
         (("seeds: 0-1", "scales: {medium: {}}"), ["unknown key 'medium' in scales"]),
         (("seeds: 0-1", "exclude: [{a: 1}]"), ["no factors"]),
         (("seeds: 0-1", "scales: {small: {without: [bm]}}"), ["scale small (line 11)", "'bm' is not an arm", "bn"]),
@@ -100,6 +105,14 @@ def test_a_mistake_is_told_with_file_place_and_nearest_name(
         load_study(write(tmp_path, GOOD.replace(*change, 1)))
     for part in ["mine.yaml", *says]:
         assert part in str(caught.value)
+
+
+def test_every_metric_of_an_evaluation_may_be_asked_for() -> None:
+    of_results = {*(f"{kind}/{name}" for kind in ("box", "mask") for name in coco.METRICS)}
+    of_results |= {f"keypoint/{name}" for name in coco.KEYPOINT_METRICS}
+    no_proposals = make_table([], [], [])
+    recall = evaluate_proposals({"images": [], "annotations": [], "categories": []}, no_proposals).metrics
+    assert set(KNOWN_METRICS) == of_results | set(recall)
 
 
 def test_an_override_error_names_file_and_arm(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mrbench.errors import UserError
+from mrbench.report.collect import load_study
 from mrbench.study.grid import grid_study
 from mrbench.study.plan import make_plan
 from mrbench.study.record import read_study, study_file, write_study
@@ -74,3 +75,29 @@ def test_a_missing_study_is_answered_with_the_nearest_and_a_damaged_one_with_its
     study_file(tmp_path, "norms").write_text('{"arms": {"a": 3}}')
     with pytest.raises(UserError, match=r"norms\.json is damaged"):
         read_study(tmp_path, "norms")
+
+
+def test_another_study_of_the_same_name_does_not_replace_the_record(tmp_path: Path) -> None:
+    def pool(folder: str, title: str, *arms: Arm) -> Study:
+        return Study("pool", arms, arms[0].name, title, source=f"{folder}/pool.yaml")
+
+    kept, _ = write_study(tmp_path, make_plan(pool("my", "Poolers", Arm("a"), Arm("b", ("seed=5",)))))
+    assert kept.source == "my/pool.yaml"
+    before = study_file(tmp_path, "pool").read_bytes()
+    other = pool("my2", "Rates", Arm("c", ("optimizer.lr=0.1",)))
+    with pytest.raises(UserError, match=r"another study, 'Poolers' of my/pool\.yaml, and my2/pool\.yaml") as refused:
+        write_study(tmp_path, make_plan(other))
+    assert "--name" in refused.value.hint
+    assert study_file(tmp_path, "pool").read_bytes() == before
+    edited = pool("my", "Poolers and rates", Arm("a"), Arm("c", ("optimizer.lr=0.1",)))
+    record, _ = write_study(tmp_path, make_plan(edited))  # a file whose title was mended keeps its record
+    assert list(record.arms) == ["a", "b", "c"]
+    record, _ = write_study(tmp_path, make_plan(pool("my", "Poolers and rates", Arm("d", ("optimizer.lr=0.3",)))))
+    assert "d" in record.arms
+
+
+def test_arms_that_are_the_same_configuration_are_told(tmp_path: Path) -> None:
+    arms = (Arm("default"), Arm("gn", ("model.norm=gn",)), Arm("bn", ("model.norm=bn",)), Arm("again"))
+    _, notes = write_study(tmp_path, make_plan(Study("s", arms, "default", note="Small.")))
+    assert notes == ["s: Arms default, gn and again are the same runs."]
+    assert load_study(tmp_path, "s").notes == ("Small. Arms default, gn and again are the same runs.",)
