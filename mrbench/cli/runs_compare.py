@@ -145,14 +145,13 @@ def _with_spread(value: "Value") -> str:
 
 
 def _signed(value: "Value") -> str:
-    def number(x: float) -> str:
-        return f"{x:+.1f}".replace("-", "−")
+    from mrbench.report.words import signed
 
     if value.value is None:
         return "-"
     if value.low is None or value.high is None:
-        return number(value.value)
-    return f"{number(value.value)} [{number(value.low)}, {number(value.high)}]"
+        return signed(value.value, 1)
+    return f"{signed(value.value, 1)} [{signed(value.low, 1)}, {signed(value.high, 1)}]"
 
 
 def _short_names(runs: "Sequence[Run]") -> list[str]:

@@ -41,7 +41,7 @@ class Sampler:
     def __init__(self, study: Study, resamples: int = bootstrap.RESAMPLES) -> None:
         self._study = study
         self._draws = resamples
-        self._images = ""  # checksum of the ids of the first run's images: the others must have the same
+        self._images = ""  # checksum of the ids of the first fitting run's images: the others must have the same
         self._count = 0
         self._kinds = list(dict.fromkeys(metric.partition("/")[0] for metric in study.metrics))
         self._drawn: dict[tuple[str, int], dict[str, bootstrap.Drawn]] = {}  # (arm, seed) -> kind -> all draws
@@ -105,12 +105,12 @@ class Sampler:
             return self._without(run, error.what.splitlines()[0].rstrip("."))
         if drawn is None:
             return self._without(run, f"no matches of {kind}")
-        self._images, self._count = self._images or drawn.images, self._count or drawn.count
-        if drawn.images != self._images:
-            return self._without(run, "evaluated on other images")
         recorded = run.metrics.get(f"{kind}/AP")
         if np.isnan(drawn.whole) or (recorded is not None and abs(drawn.whole - recorded) > 1e-3):
             return self._without(run, "matches.npz is not that of its evaluation.json")
+        self._images, self._count = self._images or drawn.images, self._count or drawn.count
+        if drawn.images != self._images:
+            return self._without(run, "evaluated on other images")
         return drawn.scores
 
     def _drawn_of(self, run: RunRecord, matches: Path) -> dict[str, bootstrap.Drawn]:

@@ -75,14 +75,18 @@ def _drawn(
         problems.append(f"no intervals for {run.run_id}: {error.what.splitlines()[0].rstrip('.')}")
         return {}
     for kind, drawn in all_drawn.items():
-        if not images:
-            images[drawn.images] = drawn.count
-        if drawn.images not in images:
-            problems.append(f"no intervals for {run.run_id}: it was evaluated on other images")
-        elif abs(drawn.whole - (metrics[f"{kind}/AP"] or np.nan)) < 1e-3:
-            found |= {f"{kind}/{name}": scores for name, scores in drawn.scores.items()}
-        elif metrics[f"{kind}/AP"] is not None:
+        recorded = metrics[f"{kind}/AP"]
+        if recorded is None:
+            continue
+        if not abs(drawn.whole - recorded) < 1e-3:
             problems.append(f"no intervals for {run.run_id}: its matches.npz is not that of its evaluation.json")
+            continue
+        if not images:  # only now: matches that are not this run's do not say what the others should have seen
+            images[drawn.images] = drawn.count
+        if drawn.images in images:
+            found |= {f"{kind}/{name}": scores for name, scores in drawn.scores.items()}
+        else:
+            problems.append(f"no intervals for {run.run_id}: it was evaluated on other images")
     return found
 
 

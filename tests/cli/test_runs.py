@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +258,35 @@ def test_compare_says_when_images_are_not_the_same_or_matches_are_lost(
         mrbench("compare", "00c", "12c")
     with pytest.raises(UserError, match="nothing to compare"):
         mrbench("compare", "00c", "00c")
+
+
+def test_compare_blames_the_run_whose_matches_do_not_fit_and_takes_ap_0_as_it_is(
+    root: Path, mrbench: Callable[..., str]
+) -> None:
+    first, second = (root / "runs" / f"small-shapes-{n}0cccccccc" for n in (0, 1))
+    kept = (second / "evaluation.json").read_text()
+    nothing = matches(0.0, 0)
+    nothing.save(first / "matches.npz")
+    metrics = {f"box/{name}": value for name, value in average_precision(nothing, "box").items()}
+    assert metrics["box/AP"] == 0.0
+    write_json(first / "evaluation.json", {"metrics": metrics})
+    found = json.loads(mrbench("compare", "00c", "10c", "--json"))
+    assert found["problems"] == []
+    assert [found["metrics"]["box/AP"][0][end] for end in ("low", "high")] == [0, 0]
+    # no difference has no sign
+    for run in (first, second):
+        write_json(run / "evaluation.json", {"metrics": {"box/AP": 30.0 - 0.01 * (run == second)}})
+    difference = mrbench("compare", "00c", "10c", "--resamples", "0").splitlines()[1]
+    assert difference.split() == ["box/AP", "30.0", "30.0", "0.0"]
+    write_json(first / "evaluation.json", {"metrics": metrics})
+    write_json(second / "evaluation.json", json.loads(kept))
+    # another run's matches, of other images, in the first run's folder: the second run's are as good as they were
+    foreign = replace(matches(0.9, 5), image_ids=np.arange(IMAGES) + 100)
+    foreign.save(first / "matches.npz")
+    found = json.loads(mrbench("compare", "00c", "10c", "--json"))
+    (problem,) = found["problems"]
+    assert problem.startswith(f"no intervals for {first.name}: its matches.npz is not that")
+    assert found["metrics"]["box/AP"][1]["low"] is not None
 
 
 def test_diff_tells_configuration_environment_and_code(mrbench: Callable[..., str]) -> None:
