@@ -30,6 +30,9 @@ NOT_SCIENCE = ("runtime", "launcher", "seed")
 class RunRecord:
     """One run of one arm. `metrics` (percent) is empty unless the run is completed and evaluated.
 
+    `seed` pairs it with runs of other arms; where arms were made by hand that may be another number than the seed it
+    was trained with, `own_seed`.
+
     `state` is that of status.json, or `interrupted` (running, but its process is gone), `missing` (no folder),
     `damaged` (unreadable record) or `diverged` (stopped by a loss that is not finite, or completed with an AP of 0
     where other runs detect something); `problem` says in a line what is wrong. Memory in bytes, energy in joules,
@@ -55,6 +58,12 @@ class RunRecord:
     provenance: dict[str, Any] = field(default_factory=dict)
     matches: Path | None = None
     details: dict[str, float] = field(default_factory=dict)  # see `recorded.details`
+
+    @property
+    def own_seed(self) -> int:
+        """What its configuration says; `seed` where that cannot be read."""
+        found = self.config.get("seed")
+        return found if isinstance(found, int) else self.seed
 
     @cached_property
     def _logged(self) -> "dict[tuple[str, str], tuple[array[int], array[float]]]":
@@ -117,6 +126,7 @@ class Study:
     by_hand: bool = False
     command: str = ""
     until: tuple[int, int] | None = None  # first and most seeds an arm of a study that grows until it is decided
+    warnings: tuple[str, ...] = ()  # on arms that are not of one configuration
 
     @property
     def runs(self) -> list[RunRecord]:

@@ -155,7 +155,9 @@ def _gather(baseline: str, pairs: Sequence[tuple[str, tuple[RunRecord, RunRecord
     taken = 0
     for arm, own, image, before, after in chosen:
         runs = ((baseline, base_of[arm], before), (arm, own, after))
-        row = _row(dataset, arm, own.seed, image, [(t, detections[_file(r)].get(image, []), c) for t, r, c in runs])
+        row = _row(
+            dataset, arm, own.own_seed, image, [(t, detections[_file(r)].get(image, []), c) for t, r, c in runs]
+        )
         taken += sum(len(panel.picture) for panel in row.panels)
         if taken > MOST_BYTES:
             break

@@ -21,6 +21,8 @@ from mrbench.report.collect import (
 from mrbench.runs.record import Run, find_runs, list_runs
 
 LONGEST_NAME = 80  # of a folder that is called after several studies
+MOST_VALUES = 6  # of a setting that a warning lists
+MOST_SETTINGS = 3
 Key = tuple[tuple[str, str], ...]
 
 
@@ -179,6 +181,9 @@ def _of_runs(runs: Sequence[RunRecord], group_by: Sequence[str], in_order: bool)
         arms=with_divergence(arms),
         notes=(note,) if varying else (),
         by_hand=True,
+        warnings=tuple(
+            _mixture(name, groups[key]) for name, key in zip(names, keys, strict=True) if _varying([groups[key]])
+        ),
     )
 
 
@@ -209,6 +214,18 @@ def _varying(groups: Sequence[Sequence[RunRecord]]) -> list[str]:
         for other in others:
             found |= {key: None for key in sorted(first.keys() | other.keys()) if first.get(key) != other.get(key)}
     return list(found)
+
+
+def _mixture(arm: str, runs: Sequence[RunRecord]) -> str:
+    """`arm X mixes schedule.iterations=0,2,20`, and what to think of its mean."""
+    told = []
+    keys = _varying([runs])
+    for key in keys[:MOST_SETTINGS]:
+        values = sorted({_science(run).get(key, "nothing") for run in runs}, key=_natural)
+        told.append(f"{key}={','.join(values[:MOST_VALUES])}" + (",..." if len(values) > MOST_VALUES else ""))
+    more = len(keys) - MOST_SETTINGS
+    settings = " and ".join(told) if more <= 0 else f"{', '.join(told)} and {more} more setting{'s' * (more != 1)}"
+    return f"arm {arm} mixes {settings}: its mean and spread are not those of one configuration over seeds."
 
 
 def _numbers(groups: Sequence[Sequence[RunRecord]], varying: Sequence[str]) -> list[list[int]]:

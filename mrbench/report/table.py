@@ -228,7 +228,7 @@ def _run_cells(report: Report, run: RunRecord) -> tuple[Cell, ...]:
     scores = [(answer.digits, run.metrics.get(answer.metric)) for answer in report.answers]
     return (
         _text(run.arm),
-        Cell(str(run.seed), (run.seed,)),
+        Cell(str(run.own_seed), (run.own_seed,)),
         *(Cell(words.number(score, digits), (score,)) for digits, score in scores),
         Cell(run.state + (f": {run.problem}" if run.problem else ""), (run.state, run.problem)),
         Cell(words.speed(run.images_per_second), (run.images_per_second,)),

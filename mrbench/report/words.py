@@ -3,7 +3,7 @@
 import shlex
 
 from mrbench.report.build import MOST_CHARTED, Answer, Report
-from mrbench.report.collect import Arm
+from mrbench.report.collect import Arm, RunRecord
 from mrbench.report.planning import MOST, MoreSeeds
 from mrbench.report.prior import WEIGHT as PUBLIC_WEIGHT
 from mrbench.report.prior import public_runs
@@ -199,10 +199,16 @@ def commands(report: Report) -> list[str]:
 def problems(report: Report) -> list[str]:
     """One line for each run without a result."""
     return [
-        f"{run.arm}, seed {run.seed}: {run.state}" + (f" ({run.problem})" if run.problem else "")
+        f"{run.arm}, {seed_name(report, run)}: {run.state}" + (f" ({run.problem})" if run.problem else "")
         for run in report.study.runs
         if run.state != "completed" or not run.metrics
     ]
+
+
+def seed_name(report: Report, run: RunRecord) -> str:
+    """`seed 7`; in arms that were made by hand with the run's hash, as several may have the same seed."""
+    tag = f" ({run.run_id.rpartition('-')[2]})" if report.study.by_hand and run.run_id else ""
+    return f"seed {run.own_seed}{tag}"
 
 
 def interval_notes(report: Report) -> list[str]:
@@ -278,7 +284,7 @@ def _prior_notes(report: Report, found: list[Difference]) -> list[str]:
 
 
 def _spread_note(report: Report) -> list[str]:
-    notes = ["Mean ± sd: over an arm's own seeds, in percent.", *_divergence(report)]
+    notes = [*report.study.warnings, "Mean ± sd: over an arm's own seeds, in percent.", *_divergence(report)]
     if len(report.study.arms) > MOST_CHARTED:
         notes.append(f"Charts show {MOST_CHARTED} arms: the baseline, and those that differ most from it.")
     return notes

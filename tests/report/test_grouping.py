@@ -1,13 +1,16 @@
 """Runs without a study file, and several studies: what becomes an arm, what pairs its runs, and what it is called."""
 
+import io
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from mrbench.errors import UserError
+from mrbench.report import table, terminal, words, write
 from mrbench.report.build import build
 from mrbench.report.grouping import gather, parse_rules
 
@@ -64,6 +67,30 @@ def test_grouped_runs_are_paired_over_what_else_differs_and_the_seed(root: Path)
     assert len(blocks[0]) == 4
     assert "model.pooler.kind" in study.notes[0]
     assert build(study, resamples=0).answers[0].differences["norm=gn"].seeds == (0, 1, 2, 3)
+
+
+def test_an_arm_that_mixes_settings_is_warned_of_in_every_format_and_seeds_are_the_runs_own(root: Path) -> None:
+    for old, seed, iterations in ((0, 7, 0), (1, 7, 20)):
+        set_values(
+            root,
+            f"gn{old:06x}",
+            **{f"seed: {old}\n": f"seed: {seed}\n", "iterations: 500": f"iterations: {iterations}"},
+        )
+    failed = root / "runs" / "mask_rcnn_small-shapes-gn000001" / "status.json"
+    failed.write_text(failed.read_text().replace("completed", "failed"))
+    study = gather(root, [], parse_rules(["model.pooler.kind=roi_align"]), ("model.norm",))
+    report = build(study, resamples=0)
+    told = "arm norm=gn mixes schedule.iterations=0,20,500,1000"
+    for kind in ("markdown", "json", "latex", "html"):
+        assert told in write.text(report, kind, 0), kind
+    assert not any("arm norm=bn" in note for note in words.interval_notes(report))
+    console = Console(width=300, file=io.StringIO())
+    terminal.show(report, console)
+    assert told in console.file.getvalue()
+    assert "norm=gn, seed 7 (gn000001): failed" in words.problems(report)
+    rows = {row["run"]: row["seed"] for row in table.runs(report).records()}
+    assert all(seed == (7 if run.endswith(("-gn000000", "-gn000001")) else int(run[-1])) for run, seed in rows.items())
+    assert gather(root, ["demo"]).warnings == ()
 
 
 def test_several_studies_are_one_table_and_a_run_that_both_have_counts_once(root: Path) -> None:
