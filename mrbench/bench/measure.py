@@ -29,7 +29,7 @@ class Limits:
     latency_seconds: float = 30.0  # for steps that are timed one by one
     latency_steps: int = 200
     rounds: int = 20  # of turns with a peer, each of two blocks of either
-    turn_seconds: float = 0.25  # such a block lasts at least this long
+    turn_seconds: float = 0.1  # such a block lasts at least this long
 
 
 @dataclass
@@ -74,6 +74,15 @@ class Stopwatch:
         """Seconds since `begin`."""
         self.synchronise()
         return self.clock() - self.start
+
+
+class WorkStopwatch(Stopwatch):
+    """The processor time that this process has had: what others do meanwhile is not in it."""
+
+    name = "processor time"
+
+    def __init__(self) -> None:
+        super().__init__(clock=time.process_time)
 
 
 def same(value: float) -> float:

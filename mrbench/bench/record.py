@@ -63,6 +63,7 @@ class Peer:
     after the row's own blocks."""
 
     name: str
+    clock: str = ""  # which was read: the processor's time on a CPU with one thread, otherwise the row's
     steps_per_block: int = 0
     our_seconds: list[float] = field(default_factory=list)  # of each block
     their_seconds: list[float] = field(default_factory=list)

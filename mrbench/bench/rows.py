@@ -21,7 +21,16 @@ from mrbench.bench.device import (
 )
 from mrbench.bench.load import CpuTime, cpu_time, taken_by_others
 from mrbench.bench.matrix import OF_A_NETWORK, ON_A_LOADER, Case
-from mrbench.bench.measure import Limits, Stopwatch, measure, one_by_one, same, steps_lasting, take_turns
+from mrbench.bench.measure import (
+    Limits,
+    Stopwatch,
+    WorkStopwatch,
+    measure,
+    one_by_one,
+    same,
+    steps_lasting,
+    take_turns,
+)
 from mrbench.bench.metrics import prepare_metrics
 from mrbench.bench.process import peak_resident
 from mrbench.bench.split import EventMarks, HostMarks, split_step
@@ -101,7 +110,7 @@ def measure_row(
         "telemetry": asdict(telemetry),
         # Other processes of the row are no others.
         "others_cpu": others if world.size == 1 and not _has_workers(config, case) else None,
-        "peer": _against_peer(prepared, workload, watch, limits),
+        "peer": against_peer(prepared, workload, watch, limits),
         "peak_memory": memory,
         "settings": settings(case, config, device, watch),
         "facts": facts,
@@ -147,18 +156,28 @@ def _split(
     return {"steps": steps, "step_seconds": sum(parts.values()), "parts": parts}
 
 
-def _against_peer(prepared: Prepared, workload: Workload, watch: Stopwatch, limits: Limits) -> dict[str, Any] | None:
+def against_peer(prepared: Prepared, workload: Workload, watch: Stopwatch, limits: Limits) -> dict[str, Any] | None:
     """Turns with the peer, where one is asked for. Its failure is told and leaves the row what it is."""
     if workload.peer is None or prepared.peer is None:
         return None
     name = f"{workload.peer} {torchvision.__version__.split('+')[0]}"
     try:
         peer = prepared.peer()
+        # With one thread a step takes as long as it computes, on a machine that has nothing else to do.
+        if watch.name == Stopwatch.name and torch.get_num_threads() == 1:
+            watch = WorkStopwatch()
         steps, ours, theirs = take_turns(prepared.step, peer.step, watch, prepared.cycle, limits)
         facts = peer.facts()
     except (RuntimeError, MemoryError) as error:
         return {"name": name, "note": f"{type(error).__name__}: {error}".splitlines()[0]}
-    return {"name": name, "steps_per_block": steps, "our_seconds": ours, "their_seconds": theirs, "facts": facts}
+    return {
+        "name": name,
+        "clock": watch.name,
+        "steps_per_block": steps,
+        "our_seconds": ours,
+        "their_seconds": theirs,
+        "facts": facts,
+    }
 
 
 def _work(prepared: Prepared, case: Case, device: torch.device) -> dict[str, float]:

@@ -116,3 +116,17 @@ def test_a_recipe_s_own_picture_size(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_size_and_a_data_set_contradict_each_other() -> None:
     with pytest.raises(UserError, match="synthetic"):
         plans.make_plan([], size="800x1333", inputs="data")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"peer": "detectron"}, "--peer: there is no 'detectron'"),
+        ({"peer": "torchvision", "mode": "data,eval"}, "measured in train and infer"),
+        ({"peer": "torchvision", "devices": "1,2"}, "measured on one device"),
+        ({"budget": "5"}, "--budget 5: not a time"),
+    ],
+)
+def test_a_peer_or_a_budget_that_cannot_be_is_one_message(options: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        plans.make_plan([], **options)  # type: ignore[arg-type]

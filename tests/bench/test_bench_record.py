@@ -140,6 +140,23 @@ def test_a_full_row_comes_back_and_is_told(tmp_path: Path) -> None:
         assert part in text
 
 
+def test_a_peer_s_turns_come_back_and_are_told(tmp_path: Path) -> None:
+    """Seven rounds in which theirs take twice as long, and one that something disturbed: the ranks are 1 and 8."""
+    peer = {"name": "torchvision 0.29", "steps_per_block": 4, "our_seconds": [1.0] * 14 + [1.0, 9.0]}
+    peer |= {"their_seconds": [2.0] * 16, "facts": {"loss_is_finite": True}}
+    record = whole()
+    record.plan.left_out, record.plan.budget = [case("fp16")], 60.0
+    record.measurements = [row("fp32", [1.0, 1.0, 1.0], peer=peer)]
+    records.write(tmp_path / "record.json", record)
+    assert records.read(tmp_path / "record.json") == record
+    told = "2.000 times as fast as torchvision 0.29 (95 % interval 0.400 … 2.000); median of 8 rounds in turns"
+    assert told in measurement_text(record.measurements[0])
+    assert comparison_lines(record.measurements) == [f"train fp32, batch 2: mrbench is {told}"]
+    failed = row("fp32", [1.0], peer={"name": "torchvision 0.29", "note": "RuntimeError: no"})
+    assert "torchvision 0.29 failed: RuntimeError: no" in measurement_text(failed)
+    assert comparison_lines([failed]) == []
+
+
 def test_devices_are_compared_with_as_many_times_one() -> None:
     # 20 images/s +- 0 on one; two do 4 images a step: 30 images/s: 75 %
     two = measured(case(devices=2), ANSWER | {"block_seconds": [4 / 3, 4 / 3, 4 / 3]})

@@ -1,6 +1,7 @@
 """torchvision's network beside ours: that both do the same work, and that turns are taken and counted as said."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 from mrbench.bench.inputs import synthetic_batches
 from mrbench.bench.matrix import Case
 from mrbench.bench.measure import Limits, Stopwatch, take_turns
-from mrbench.bench.peer import build_peer, check_peer, full_mask, pictures, take_weights, targets
+from mrbench.bench.peer import PeerStep, build_peer, check_peer, full_mask, pictures, take_weights, targets
+from mrbench.bench.rows import against_peer
 from mrbench.bench.workload import Workload, prepare
 from mrbench.config.compose import compose
 from mrbench.errors import UserError
@@ -142,3 +144,22 @@ def test_blocks_are_taken_in_turns_so_that_a_drift_cancels() -> None:
     assert "".join(order[2:]) == "ABBA" * 3
     for k in (0, 2, 4):
         assert (theirs[k] + theirs[k + 1]) / (ours[k] + ours[k + 1]) == pytest.approx(2, rel=1e-6)
+
+
+def test_a_row_takes_its_turns_and_a_peer_that_fails_is_told() -> None:
+    prepared = prepare(compose(SMALL), workload("infer"), CPU)
+    limits = Limits(warmup_steps=1, rounds=1, turn_seconds=0.0)
+    found = against_peer(prepared, workload("infer"), Stopwatch(), limits)
+    assert found is not None
+    assert found["name"].startswith("torchvision ")
+    assert found["steps_per_block"] == prepared.cycle
+    assert len(found["our_seconds"]) == len(found["their_seconds"]) == 2
+    assert found["clock"] == ("processor time" if torch.get_num_threads() == 1 else "host")
+
+    def fails() -> PeerStep:
+        raise RuntimeError("CUDA out of memory\nand more")
+
+    prepared.peer = fails
+    failed = against_peer(prepared, workload("infer"), Stopwatch(), limits)
+    assert failed == {"name": found["name"], "note": "RuntimeError: CUDA out of memory"}
+    assert against_peer(prepared, replace(workload("infer"), peer=None), Stopwatch(), limits) is None
