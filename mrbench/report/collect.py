@@ -3,7 +3,7 @@
 import math
 import re
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, lru_cache
@@ -24,6 +24,7 @@ DEFAULT_METRICS = ("box/AP", "mask/AP")
 KEYPOINT_METRIC = "keypoint/AP"
 PROPOSAL_METRICS = ("proposal/AR100", "proposal/AR1000")
 NOT_SCIENCE = ("runtime", "launcher", "seed")
+FAR_ABOVE = 5.0  # points of AP, from 0
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class RunRecord:
 
     `state` is that of status.json, or `interrupted` (running, but its process is gone), `missing` (no folder),
     `damaged` (unreadable record) or `diverged` (stopped by a loss that is not finite, or completed with an AP of 0
-    where other runs detect something); `problem` says in a line what is wrong. Memory in bytes, energy in joules,
-    hours of wall clock from the first start to the end.
+    where other runs of the arm are far above); `problem` says in a line what is wrong. Memory in bytes, energy in
+    joules, hours of wall clock from the first start to the end.
     """
 
     arm: str
@@ -175,7 +176,7 @@ def load_study(root: Path, name: str) -> Study:
             question=record.get("question") or "",
             baseline=record.get("baseline") or next(iter(record["arms"]), ""),
             metrics=tuple(record.get("metrics") or default_metrics([run for arm in arms for run in arm.runs])),
-            arms=with_divergence(arms),
+            arms=tuple(map(with_divergence, arms)),
             notes=(note,) if isinstance(note, str) else tuple(note),
             command=rerun.sweep_command(
                 name, scale, base, own, sorted({run.seed for arm in arms for run in arm.runs})
@@ -213,16 +214,15 @@ def with_metrics(study: Study, metrics: Sequence[str]) -> Study:
     return replace(study, metrics=tuple(metrics))
 
 
-def with_divergence(arms: Iterable[Arm]) -> tuple[Arm, ...]:
-    """The same arms, with completed runs that detect nothing at all (every AP is 0) as `diverged`, unless no run of
-    any arm detects something: then the training was too short, and none of them diverged."""
-    arms = tuple(arms)
-    if not any(any(_levels(run)) for arm in arms for run in arm.runs):
-        return arms
-    return tuple(
-        replace(arm, runs=tuple(_diverged(run) if (own := _levels(run)) and not any(own) else run for run in arm.runs))
-        for arm in arms
-    )
+def with_divergence(arm: Arm) -> Arm:
+    """The same arm, with completed runs that detect nothing at all (every AP is 0) as `diverged` where other runs of
+    it do, each at `FAR_ABOVE` or more. An arm of which all are at 0, or some hardly above, was trained too briefly:
+    there 0 is a result."""
+    best = {run.run_id: max(_levels(run), default=None) for run in arm.runs}
+    above = [level for level in best.values() if level]
+    if not above or min(above) < FAR_ABOVE:
+        return arm
+    return replace(arm, runs=tuple(_diverged(run) if best[run.run_id] == 0 else run for run in arm.runs))
 
 
 def _levels(run: RunRecord) -> list[float]:

@@ -178,7 +178,7 @@ def _of_runs(runs: Sequence[RunRecord], group_by: Sequence[str], in_order: bool)
         question="",
         baseline=names[0],
         metrics=default_metrics(runs),
-        arms=with_divergence(arms),
+        arms=tuple(arms if group_by else map(with_divergence, arms)),  # a mixture's 0 may be that of a short schedule
         notes=(note,) if varying else (),
         by_hand=True,
         warnings=tuple(
@@ -331,7 +331,7 @@ def _joined(studies: Sequence[Study]) -> Study:
         question=" ".join(dict.fromkeys(study.question for study in studies if study.question)),
         baseline=studies[0].baseline,
         metrics=tuple(dict.fromkeys(metric for study in studies for metric in study.metrics)),
-        arms=with_divergence(arms),
+        arms=tuple(arms),
         notes=tuple(dict.fromkeys(note for study in studies for note in study.notes)),
         by_hand=all(study.by_hand for study in studies),
         command="\n".join(study.command for study in studies if study.command),

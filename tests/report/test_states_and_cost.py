@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from mrbench.report import cost, grouping, table, words, write
+from mrbench.report import cost, grouping, published, table, words, write
 from mrbench.report.build import MOST_CHARTED, build, charted
-from mrbench.report.collect import load_study
+from mrbench.report.collect import Arm, RunRecord, load_study, with_divergence
 
 
 @pytest.fixture
@@ -44,18 +44,38 @@ def test_a_run_that_ends_with_ap_0_or_a_loss_that_is_not_finite_is_counted_and_n
     assert (found["bn"]["diverged"], found["gn"]["failed"]) == (2, 1)
 
 
-def test_a_study_in_which_nothing_is_detected_yet_has_not_diverged(root: Path) -> None:
-    for arm in ("gn", "bn", "roi_", "clas", "long"):
-        for seed in range(3):
-            zero(root, f"{arm}{seed:06x}")
+def test_an_arm_that_detects_nothing_or_hardly_anything_counts_as_0(root: Path) -> None:
+    """A short training's 0 is its result, whatever other arms reach."""
+    for seed in range(3):
+        zero(root, f"bn{seed:06x}")
+    zero(root, "roi_000000")
+    zero(root, "roi_000001")
+    change(root, "roi_000002", "evaluation.json", metrics={"box/AP": 0.3, "mask/AP": 0.1})
     report = build(load_study(root, "demo"), resamples=0)
     assert {run.state for run in report.study.runs} == {"completed"}
-    assert report.answers[0].summaries["gn"].mean == 0
+    means = {name: found.mean for name, found in report.answers[0].summaries.items()}
+    assert (means["bn"], means["roi_pool"]) == (0, pytest.approx(0.1))
+    assert report.answers[0].differences["bn"].decision == "worse"
+
+
+def test_public_runs_that_diverged_are_those_that_the_rule_names() -> None:
+    """MLPerf's four: their recipes' other runs are far above."""
+    finals: dict[Any, dict[Any, Any]] = {}
+    for row in sorted(published.seed_variance(), key=lambda row: row.epoch):
+        finals.setdefault(row.recipe, {})[row.release, row.submitter, row.system, row.run] = row
+    found = 0
+    for rows in finals.values():
+        runs = [
+            RunRecord("arm", i, str(i), "completed", metrics={"box/AP": row.box_ap, "mask/AP": row.mask_ap})
+            for i, row in enumerate(rows.values())
+        ]
+        found += with_divergence(Arm("arm", (), None, "", tuple(runs))).count("diverged")
+    assert found == 4
 
 
 def test_a_report_is_made_of_runs_in_all_states_of_empty_folders_and_of_other_versions(root: Path) -> None:
     runs = root / "runs"
-    zero(root, "bn000000")
+    zero(root, "clas000000")
     change(root, "bn000001", "status.json", state="running", iteration=100)
     change(root, "bn000002", "status.json", state="failed", error={"kind": "out_of_memory", "message": "no memory"})
     for path in (runs / "mask_rcnn_small-shapes-roi_000000").iterdir():
@@ -72,7 +92,12 @@ def test_a_report_is_made_of_runs_in_all_states_of_empty_folders_and_of_other_ve
     written = write.write(report, root / "out", [kind for kind in write.FORMATS if kind != "terminal"])
     assert all(path.is_file() for path in written)
     text = (root / "out" / "report.md").read_text()
-    for told in ("bn, seed 0: diverged", "bn, seed 1: interrupted", "no memory", "roi\\_pool, seed 1: preempted"):
+    for told in (
+        "class\\_agnostic, seed 0: diverged",
+        "bn, seed 1: interrupted",
+        "no memory",
+        "roi\\_pool, seed 1: preempted",
+    ):
         assert told in text
     assert "torch: 2.15.0 (longer)" in text
     assert report.answers[0].summaries["longer"].n == 3
