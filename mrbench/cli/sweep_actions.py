@@ -70,13 +70,11 @@ def runs_again(folder: Path, record: "StudyRecord", on: str | None) -> "dict[str
 
 def check(folder: Path, runs: "Mapping[str, PlannedRun]", limits: "Limits") -> None:
     """Raises UserError for what is known to go wrong before anything is written."""
-    from mrbench.config.layout import check_data
+    from mrbench.config.layout import check_files
     from mrbench.launch.places import Places
     from mrbench.runs.record import Run
 
-    left = [p for r, p in runs.items() if not _is_complete(Run(folder / "runs" / r))]
-    for data in {repr(p.config.data): p.config.data for p in left}.values():
-        check_data(data)
+    check_files([p.config for r, p in runs.items() if not _is_complete(Run(folder / "runs" / r))])
     places = Places(folder)
     kinds: dict[str, list[RunConfig]] = {}
     for planned in runs.values():
@@ -128,14 +126,14 @@ def show_status(folder: Path, record: "StudyRecord", as_json: bool, console: "Co
 
 def tell_failures(record: "StudyRecord", views: "Mapping[str, RunView]", console: "Console") -> None:
     """One line for each run that failed or was cut off: which, why, and where its log is."""
-    from mrbench.launch.progress import FAILED, INTERRUPTED
+    from mrbench.launch.progress import FAILED, INTERRUPTED, PREEMPTED
 
     told: set[str] = set()
     failed = False
     for name, arm in record.arms.items():
         for seed, run_id in arm.runs.items():
             view = views.get(run_id)
-            if view is None or run_id in told or view.state not in (FAILED, INTERRUPTED):
+            if view is None or run_id in told or view.state not in (FAILED, PREEMPTED, INTERRUPTED):
                 continue
             told.add(run_id)
             failed = failed or view.state == FAILED

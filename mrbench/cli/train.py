@@ -53,11 +53,11 @@ def _command(overrides: Overrides, root: Root, config_dir: ConfigDir, cfg: bool)
         typer.echo(f"# {run_id(config)}\n{rule}{to_yaml(config)}", nl=False)
         return
     from mrbench.config.identity import run_id
-    from mrbench.config.layout import check_data
+    from mrbench.config.layout import check_files
     from mrbench.runs.record import Run, open_run
 
     if Run(root_folder(root) / "runs" / run_id(config)).status().state != "completed":
-        check_data(config.data)
+        check_files([config])
     run = open_run(root_folder(root), config)
     if run.status().state == "completed":
         typer.echo(f"{run.run_id} is complete: nothing to do. It lies in {run.folder}")

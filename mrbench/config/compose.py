@@ -23,7 +23,7 @@ from mrbench.config.paths import conf_dir
 from mrbench.config.scaling import scaled
 from mrbench.config.schema import RunConfig
 from mrbench.config.suggest import did_you_mean
-from mrbench.config.validate import validate, validate_for_testing
+from mrbench.config.validate import validate, validate_asked, validate_for_testing
 from mrbench.errors import UserError
 
 
@@ -114,6 +114,7 @@ def finished(config: RunConfig) -> RunConfig:
     fitted = scaled(config)
     if fitted is not config:
         validate(fitted)
+    validate_asked(fitted)
     return fitted
 
 

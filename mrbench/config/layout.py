@@ -1,8 +1,9 @@
-"""Where a COCO-format folder keeps a split's annotations and pictures."""
+"""Where a COCO-format folder keeps a split's annotations and pictures, and whether a run's files are there."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from mrbench.config.schema import DataConfig, SplitConfig
+from mrbench.config.schema import DataConfig, ModelConfig, RunConfig, SplitConfig
 from mrbench.errors import UserError
 
 
@@ -57,8 +58,22 @@ def find_more(data: DataConfig) -> list[tuple[Path, Path]]:
     ]
 
 
-def check_data(data: DataConfig) -> None:
-    """Raises UserError where a folder or file of the data set is missing: asked before a run is made of it."""
+def check_files(configs: Sequence[RunConfig]) -> None:
+    """Raises UserError where a folder or file that one of them reads is missing: asked before a run is made of it."""
+    for data in {repr(config.data): config.data for config in configs}.values():
+        _check_data(data)
+    for model in {repr(config.model): config.model for config in configs}.values():
+        _check_weights(model)
+
+
+def _check_weights(model: ModelConfig) -> None:
+    body = model.backbone.weights if model.backbone.weights != "imagenet" else None
+    for key, name in (("model.weights", model.weights), ("model.backbone.weights", body)):
+        if name is not None and not Path(name).is_file():
+            raise UserError(f"{key} is not a file: {name}", f"Give the file's path, or {key}=null for none.")
+
+
+def _check_data(data: DataConfig) -> None:
     if data.kind == "coco_folder":
         for split in ("train", "val"):
             find_split(data, split)

@@ -17,6 +17,24 @@ def validate(config: RunConfig) -> None:
         _processes(config)
 
 
+def validate_asked(config: RunConfig) -> None:
+    """Raises UserError for values that would change nothing: asked where a run is composed. One that is on disk may
+    have them, and is read all the same."""
+    schedule = config.schedule
+    _require(
+        schedule.decay == "steps" or not schedule.milestones,
+        f"schedule.milestones={schedule.milestones} has no effect with schedule.decay={schedule.decay}",
+        "Set schedule.milestones=[], or schedule.decay=steps.",
+    )
+    reached = [milestone for milestone in schedule.milestones if milestone < schedule.iterations]
+    _require(
+        schedule.iterations == 0 or reached == schedule.milestones,
+        f"schedule.milestones={schedule.milestones} has iterations that schedule.iterations={schedule.iterations} "
+        "does not reach",
+        f"Set schedule.milestones={str(reached).replace(' ', '')}, or others below schedule.iterations.",
+    )
+
+
 def validate_for_testing(config: RunConfig) -> None:
     """The same, but for how processes share the batch that a model is trained on: they may test it all the same."""
     _validate_fields(config, "")

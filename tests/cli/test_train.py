@@ -6,6 +6,7 @@ import pytest
 import typer
 
 from mrbench.cli import train as command
+from mrbench.cli.sweep import sweep_command
 from mrbench.errors import UserError
 
 
@@ -14,6 +15,15 @@ def test_data_that_is_not_there_makes_no_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.root is not a folder"):
         command.train_command(asked, root=tmp_path / "root")
     assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize("key", ["model.weights", "model.backbone.weights"])
+def test_weights_that_are_not_there_make_no_run(key: str, tmp_path: Path) -> None:
+    asked = [f"{key}={tmp_path / 'no.pth'}"]
+    for ask in (command.train_command, lambda what, root: sweep_command([*what, "seed=0,1"], root=root)):
+        with pytest.raises(UserError, match=rf"{key} is not a file: .*no\.pth"):
+            ask(asked, root=tmp_path / "root")
+        assert not (tmp_path / "root").exists()
 
 
 def test_ctrl_c_before_training_listens_is_answered(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from mrbench.config.compose import compose, groups, keys, load, to_yaml
+from mrbench.config.compose import compose, compose_as_written, groups, keys, load, to_yaml
 from mrbench.errors import UserError
 
 
@@ -119,3 +119,22 @@ def test_a_configuration_is_written_as_omegaconf_writes_it_and_read_back(root: s
     path = tmp_path / "config.yaml"
     path.write_text(text, encoding="utf-8")
     assert load(path) == config
+
+
+@pytest.mark.parametrize(
+    "overrides,says,hint",
+    [
+        (["schedule=1x", "schedule.iterations=70000"], "does not reach", "schedule.milestones=[60000]"),
+        (["schedule=1x", "schedule.iterations=60000"], "does not reach", "schedule.milestones=[]"),
+        (["schedule=small", "schedule.milestones=[600]"], "no effect with schedule.decay=cosine", "decay=steps"),
+    ],
+)
+def test_milestones_that_change_nothing_are_refused_but_read_from_disk(
+    overrides: list[str], says: str, hint: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=says) as refused:
+        compose(overrides)
+    assert hint in refused.value.hint
+    old = compose_as_written(overrides)
+    (tmp_path / "config.yaml").write_text(to_yaml(old))
+    assert load(tmp_path / "config.yaml") == old

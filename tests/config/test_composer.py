@@ -21,13 +21,14 @@ COMBINATIONS = [
     ["data.name='null'", "model.name=1x"],
     ["data.name=2017", "model.name=12", 'data.root="a b"'],
     ["augmentation.short_edge=[640,800]", "augmentation.jitter=[1,2]", "augmentation.colour_jitter=[0.4,0,0,0.1]"],
+    ["schedule.decay=steps", "schedule.milestones=[10,20]"],
     ["schedule.milestones=[]", "evaluation.tta.short_edge=[400,500]", "data.train_more=[]"],
     ["schedule.iterations=1000", "schedule.images_per_batch=8", "schedule.scale_to_batch=16"],
     ["model.box_head.cascade=[0.5,0.6,0.7]", "model.box_head.class_agnostic=true"],
     ["recipe=mask_rcnn_r50_fpn_1x", "model.norm=gn", "seed=7"],
     ["schedule=3x", "recipe=mask_rcnn_r50_fpn_1x", "recipe=lsj_r50_fpn_400ep", "schedule=1x"],
     ["recipe=lsj_r50_fpn_144ep", "schedule=lsj_100ep", "precision=fp16_gradients", "model.norm=gn"],
-    ["model.norm=gn", "recipe=lsj_r50_fpn_144ep", "schedule.iterations=10", "schedule=lsj_100ep"],
+    ["model.norm=gn", "recipe=lsj_r50_fpn_144ep", "schedule.milestones=[10,20]", "schedule=lsj_100ep"],
     ["recipe=paper_r50_c4", "data.val.proposals=other.npz"],
     ["recipe=nuclei_small", "data.name=bbbc038", "model.norm=${model.backbone.stem}", "model.norm=bn"],
     ["model={norm: bn}", "model.neck.norm=gn"],  # beyond the short way, as are the next
@@ -36,7 +37,7 @@ COMBINATIONS = [
     ["model.name=r50-${model.norm}", "model.norm=bn"],
     ["model.name=\\${model.norm}"],
     ["optimizer.lr=-0.0"],
-    ["schedule.milestones=[10,20]", "schedule.iterations=${schedule.images_per_batch}"],
+    ["schedule.warmup_iterations=5", "schedule.iterations=${schedule.images_per_batch}"],
 ]
 
 
@@ -56,6 +57,7 @@ WRONG = [
     ["optimizer.momentum=2"],
     ["schedule.milestones=[a]"],
     ["schedule.milestones=[20,10]"],
+    ["schedule.milestones=[10,20]"],
     ["model.norm=${model.nrom}"],
     ["model.norm=${model.neck.norm}"],  # which refers to model.norm
     ["augmentation.jitter=${augmentation.short_edge}", "augmentation.short_edge=[3,2]"],
@@ -96,10 +98,10 @@ def test_values_alone_never_ask_hydra_again(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_configurations_share_nothing() -> None:
     many = Composer()
-    first = many.compose(["schedule.milestones=[1,2]"])
+    first = many.compose(["schedule.decay=steps", "schedule.milestones=[1,2]"])
     first.schedule.milestones.append(3)
     first.model.norm = "none"
-    again = many.compose(["schedule.milestones=[1,2]"])
+    again = many.compose(["schedule.decay=steps", "schedule.milestones=[1,2]"])
     assert again.schedule.milestones == [1, 2]
     assert again.model.norm == "gn"
 

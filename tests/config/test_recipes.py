@@ -193,8 +193,12 @@ def test_a_header_is_read_field_by_field() -> None:
 
 
 def test_changes_are_the_keys_whose_values_differ() -> None:
-    found = changes(compose(), compose(["schedule.milestones=[5]", "model.backbone.depth=18"]))
-    assert found == [Change("model.backbone.depth", 10, 18), Change("schedule.milestones", [], [5])]
+    found = changes(compose(), compose(["schedule.decay=steps", "schedule.milestones=[5]", "model.backbone.depth=18"]))
+    assert found == [
+        Change("model.backbone.depth", 10, 18),
+        Change("schedule.decay", "cosine", "steps"),
+        Change("schedule.milestones", [], [5]),
+    ]
 
 
 def test_show_tells_parent_changes_and_children() -> None:
