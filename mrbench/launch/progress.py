@@ -10,10 +10,10 @@ from mrbench.launch.executor import JobState
 from mrbench.launch.record import output_file, read_job, stop_file
 from mrbench.runs.lock import is_locked
 from mrbench.runs.record import Run, Status
+from mrbench.runs.state import INTERRUPTED
 
-# What a person wants to know of a run: more than its record's states, because a record cannot say that its
-# process has vanished, or that its job is in a queue.
-WAITING = "waiting"  # nobody has it
+# What a person wants to know of a run: the words of `runs.state`, and of a run that has a job what the job does.
+PENDING = "pending"  # nobody has it
 QUEUED = "queued"
 STARTING = "starting"
 RUNNING = "running"
@@ -21,8 +21,8 @@ STOPPING = "stopping"
 UNKNOWN = "unknown"  # whoever has its job does not answer
 COMPLETED = "completed"
 FAILED = "failed"
-INTERRUPTED = "interrupted"
-STATES = (COMPLETED, FAILED, INTERRUPTED, STOPPING, RUNNING, STARTING, QUEUED, UNKNOWN, WAITING)
+PREEMPTED = "preempted"  # asked to end: it has written a checkpoint
+STATES = (COMPLETED, FAILED, PREEMPTED, INTERRUPTED, STOPPING, RUNNING, STARTING, QUEUED, UNKNOWN, PENDING)
 BUSY = (RUNNING, STARTING, STOPPING)
 
 
@@ -82,7 +82,7 @@ class Watcher:
             remaining=remaining,
             ap=self._ap(run, final=state == COMPLETED),
             error=_one_line(status.error) if state == FAILED else None,
-            log=str(path) if state in (FAILED, INTERRUPTED) and (path := log_of(run)) else None,
+            log=str(path) if state in (FAILED, PREEMPTED, INTERRUPTED) and (path := log_of(run)) else None,
         )
 
     def _ap(self, run: Run, final: bool) -> float | None:
@@ -121,7 +121,7 @@ def _living_state(run: Run, status: Status, job: JobState | None) -> str:
         return QUEUED
     if job is JobState.UNKNOWN:
         return UNKNOWN
-    return WAITING if status.state == "pending" and not status.iteration else INTERRUPTED
+    return INTERRUPTED if status.state == "running" else status.state
 
 
 def log_of(run: Run) -> Path | None:

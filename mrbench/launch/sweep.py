@@ -22,7 +22,7 @@ class _Entry:
     planned: PlannedRun
     ours: bool = False
     final: bool = False
-    view: RunView = field(default_factory=lambda: RunView("", progress.WAITING))
+    view: RunView = field(default_factory=lambda: RunView("", progress.PENDING))
 
 
 class Sweep:
@@ -50,7 +50,7 @@ class Sweep:
         for e in self.entries.values():
             if e.view.state == progress.FAILED and retry:
                 e.run.update(state="pending", error=None)
-                e.view = replace(e.view, state=progress.WAITING)
+                e.view = replace(e.view, state=progress.PENDING)
             e.final = e.view.state in (progress.COMPLETED, progress.FAILED)
 
     @property

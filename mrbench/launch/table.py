@@ -19,6 +19,7 @@ STYLES = {
     progress.COMPLETED: "green",
     progress.FAILED: "red",
     progress.INTERRUPTED: "yellow",
+    progress.PREEMPTED: "yellow",
     progress.RUNNING: "cyan",
     progress.STOPPING: "yellow",
     progress.UNKNOWN: "magenta",
@@ -36,7 +37,7 @@ def duration(seconds: float) -> str:
 def describe(view: RunView) -> str:
     """A run's state in one short line."""
     parts = [view.state]
-    if view.iteration and view.state not in (progress.COMPLETED, progress.FAILED, progress.WAITING):
+    if view.iteration and view.state not in (progress.COMPLETED, progress.FAILED, progress.PENDING):
         parts.append(f"{100 * view.done:.0f}%")
     if view.state == progress.RUNNING and view.images_per_second:
         parts.append(f"{view.images_per_second:.1f} img/s")
@@ -73,11 +74,11 @@ def _cell(view: RunView | None) -> Text:
 
 
 def most_telling(record: StudyRecord, views: Mapping[str, RunView], rows: int) -> StudyRecord:
-    """The record with as many arms as `rows` lines hold: those at work, then failed, then waiting, then complete."""
+    """The record with as many arms as `rows` lines hold: those at work, then failed, then pending, then complete."""
     seeds = record.seeds()
     if len(record.arms) * len(seeds) <= rows:
         return record
-    ranks = {progress.FAILED: 1, progress.INTERRUPTED: 1, progress.COMPLETED: 3}
+    ranks = {progress.FAILED: 1, progress.PREEMPTED: 1, progress.INTERRUPTED: 1, progress.COMPLETED: 3}
 
     def rank(name: str) -> int:
         states = [views[r].state for r in record.arms[name].runs.values() if r in views]
@@ -101,7 +102,7 @@ def remaining(views: Mapping[str, RunView]) -> float | None:
 
 
 def summary(views: Mapping[str, RunView]) -> str:
-    """`5 completed, 3 running, 4 waiting`."""
+    """`5 completed, 3 running, 4 pending`."""
     counts = {state: sum(v.state == state for v in views.values()) for state in progress.STATES}
     return ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "no runs"
 

@@ -119,7 +119,7 @@ def test_status_and_dry_run_start_nothing(swept: tuple[Path, subprocess.Complete
         root, "optimizer.lr=0.1,0.7", "schedule.iterations=12", "optimizer.momentum=0.9", "--dry-run", "--json"
     )
     plan = json.loads(dry.stdout)
-    assert [(r["state"], r["iterations_left"]) for r in plan["runs"]] == [("completed", 0), ("waiting", 12)]
+    assert [(r["state"], r["iterations_left"]) for r in plan["runs"]] == [("completed", 0), ("pending", 12)]
     assert len(diary(root)) == before
 
 
@@ -161,6 +161,9 @@ def test_cancelled_runs_write_a_checkpoint_and_the_next_sweep_goes_on(tmp_path: 
     assert "all have ended" in done.stdout
     assert not any(alive(e["pid"]) for e in running)
     assert states(tmp_path) == ["pending"] * 2 + ["preempted"] * 2
+    told = sweep(tmp_path, "four", "--status").stdout
+    assert "2 preempted, 2 pending" in told  # the words of `mrbench runs list`
+    assert told.count("\npreempted: ") == 2
     until(lambda: not list(tmp_path.glob("submissions/*")), "the pool has ended")
     (tmp_path / "go").touch()
     assert sweep(tmp_path, "four", gpus="0,1").returncode == 0

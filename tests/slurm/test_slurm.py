@@ -309,14 +309,14 @@ def test_a_preempted_run_gives_way_and_goes_on_without_losing_an_iteration(toget
     assert "0 submitted now" in found.second.out
 
 
-@pytest.mark.parametrize("scenario", [scancelled, killed_task])
+@pytest.mark.parametrize(("scenario", "state"), [(scancelled, "preempted"), (killed_task, "interrupted")])
 def test_a_job_that_is_ended_from_outside_is_shown_and_the_next_sweep_completes_its_run_alone(
-    together: Together, scenario: Any
+    together: Together, scenario: Any, state: str
 ) -> None:
     found, root = twice_of(together, scenario)
     assert found.first.code == 1
-    assert "1 completed, 1 interrupted" in found.first.out
-    assert "1 completed, 1 interrupted" in found.status.out
+    assert f"1 completed, 1 {state}" in found.first.out
+    assert f"1 completed, 1 {state}" in found.status.out
     assert "1 submitted now" in found.second.out
     assert found.second.code == 0
     assert found.after == ["completed"] * 2
@@ -371,8 +371,8 @@ def test_of_a_half_rejected_submission_nothing_is_left(together: Together) -> No
 def test_without_accounting_squeue_and_the_records_do_and_it_is_said(together: Together) -> None:
     found, root = twice_of(together, no_accounting)
     assert found.first.code == 1
-    assert "2 completed, 1 interrupted" in found.first.out
-    assert "2 completed, 1 interrupted" in found.status.out
+    assert "2 completed, 1 preempted" in found.first.out
+    assert "2 completed, 1 preempted" in found.status.out
     assert "accounting is off" in found.first.out + found.status.out
     assert "1 submitted now" in found.second.out
     assert found.after == ["completed"] * 3

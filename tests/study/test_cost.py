@@ -84,7 +84,7 @@ def test_a_dry_run_tells_what_exists_what_is_left_and_what_it_costs(tmp_path: Pa
     assert "About 8.9 hours" in text  # 160 iterations of 2 images at 0.01 images a second
     told = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
     assert [run["iterations_left"] for run in told["runs"]] == [0, 60, 100]
-    assert [run["state"] for run in told["runs"]] == ["completed", "interrupted", "waiting"]
+    assert [run["state"] for run in told["runs"]] == ["completed", "interrupted", "pending"]
     assert told["hours_left"] == pytest.approx(160 * 2 / 0.01 / 3600)
     assert told["speed_unknown"] == 0
     assert not (tmp_path / "studies").exists()
