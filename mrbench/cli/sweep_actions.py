@@ -51,7 +51,7 @@ def narrow_plan(plan: "Plan", arm: str | None, seed: int | None) -> "dict[str, P
     ):
         if value is not None and value not in there:
             hint = did_you_mean(str(value), [str(t) for t in there], "--dry-run shows the study.")
-            raise UserError(f"{plan.study.name} has no {what} {value}", hint)
+            raise UserError(f"'{value}' is no {what} of {plan.study.name}", hint)
     kept = tuple(r for r in plan.runs if arm in (None, r.arm) and seed in (None, r.seed))
     return replace(plan, runs=kept).unique()
 
@@ -151,6 +151,7 @@ def show_logs(folder: Path, record: "StudyRecord", follow: bool) -> None:
 
     told: dict[Path, int] = {}
     last: Path | None = None
+    said = False
     try:
         while True:
             busy = follow and _is_going(folder, record)
@@ -163,13 +164,14 @@ def show_logs(folder: Path, record: "StudyRecord", follow: bool) -> None:
                             typer.echo(f"==> {path}")
                         typer.echo(text, nl=False)
                         last = path
+            if last is None and not said:
+                typer.echo("Nothing was logged yet.")
+                said = True
             if not busy:
                 break
             time.sleep(0.5)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-    if not told:
-        typer.echo("Nothing was logged yet.")
 
 
 def _since(path: Path, told: dict[Path, int]) -> str:

@@ -127,5 +127,21 @@ def _record_failure(run: Run, error: Exception) -> None:
     run.update(state="failed", ended=now(), error=reason)
 
 
+def main(folder: str) -> int:
+    """`run_job` in a process of its own: its exit code. How a run ends before its time is one line, no traceback."""
+    from mrbench.engine.failures import RunFailed
+    from mrbench.engine.signals import Preempted
+
+    try:
+        run_job(folder)
+    except RunFailed as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+    except Preempted as error:
+        print(f"{error}: the next sweep goes on from there.", file=sys.stderr)
+        return 128 + error.signum
+    return 0
+
+
 if __name__ == "__main__":
-    run_job(sys.argv[1])
+    sys.exit(main(sys.argv[1]))

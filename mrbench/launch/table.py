@@ -24,6 +24,7 @@ STYLES = {
     progress.STOPPING: "yellow",
     progress.UNKNOWN: "magenta",
 }
+EVALUATING = "evaluating"
 QUIET_SECONDS = 30.0  # between two reports on runs that only go on
 
 
@@ -34,8 +35,15 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def _evaluates(view: RunView) -> bool:
+    """Whether its iterations are done, and it is at work all the same."""
+    return view.state == progress.RUNNING and 0 < view.iterations <= view.iteration
+
+
 def describe(view: RunView) -> str:
     """A run's state in one short line."""
+    if _evaluates(view):
+        return EVALUATING
     parts = [view.state]
     if view.iteration and view.state not in (progress.COMPLETED, progress.FAILED, progress.PENDING):
         parts.append(f"{100 * view.done:.0f}%")
@@ -115,6 +123,7 @@ class Display:
         self.console = console
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._states: dict[str, str] = {}
+        self._lines_told: dict[str, str] = {}
         self._told = time.monotonic()
         self._names = {
             run_id: f"{name} seed {seed}"
@@ -155,16 +164,14 @@ class Display:
     def _lines(self, views: dict[str, RunView]) -> None:
         quiet = time.monotonic() - self._told < QUIET_SECONDS
         for run_id, view in views.items():
-            changed = self._states.get(run_id, progress.QUEUED) != view.state
+            state = EVALUATING if _evaluates(view) else view.state
+            changed = self._states.get(run_id, progress.QUEUED) != state
             going = view.state == progress.RUNNING and not quiet
-            if changed or going:
-                self._states[run_id] = view.state
-                self.console.print(
-                    f"{self._names.get(run_id, run_id)}: {describe(view)}",
-                    markup=False,
-                    highlight=False,
-                    soft_wrap=True,
-                )
+            self._states[run_id] = state
+            line = f"{self._names.get(run_id, run_id)}: {describe(view)}"
+            if (changed or going) and self._lines_told.get(run_id) != line:
+                self._lines_told[run_id] = line
+                self.console.print(line, markup=False, highlight=False, soft_wrap=True)
         if not quiet:
             self._told = time.monotonic()
 

@@ -8,9 +8,11 @@ import pytest
 
 from mrbench.config.compose import compose
 from mrbench.config.schema import RunConfig
+from mrbench.engine.failures import NonFiniteLoss
+from mrbench.engine.signals import Preempted
 from mrbench.errors import UserError
 from mrbench.launch.executor import Job, Limits
-from mrbench.launch.job import run_job
+from mrbench.launch.job import main, run_job
 from mrbench.launch.progress import Watcher
 from mrbench.launch.record import begin, read_job, stop_file
 from mrbench.runs.record import Run, open_run
@@ -18,6 +20,39 @@ from mrbench.runs.record import Run, open_run
 
 def broken_data(run: Run, config: RunConfig) -> None:
     raise UserError("2 broken annotations in a.json\n  annotation 4: no box\n  annotation 5: no box", "Mend the file.")
+
+
+def asked_to_stop(run: Run, config: RunConfig) -> None:
+    run.update(state="preempted", iteration=7)
+    raise Preempted(signal.SIGTERM, 7)
+
+
+def loss_is_lost(run: Run, config: RunConfig) -> None:
+    raise NonFiniteLoss(3, "mask", float("inf"), [5])
+
+
+@pytest.mark.parametrize(
+    "entry,code,says",
+    [
+        ("asked_to_stop", 143, "stopped by SIGTERM at iteration 7: the next sweep goes on from there.\n"),
+        ("loss_is_lost", 1, "failed: mask is inf at iteration 3 (images 5)\n"),
+    ],
+)
+def test_an_end_before_its_time_is_one_line_and_an_exit_code(
+    entry: str,
+    code: int,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *arguments: None)
+    monkeypatch.setattr(sys, "argv", [])
+    config = compose()
+    run = open_run(tmp_path, config)
+    begin(tmp_path, "local", f"{__name__}:{entry}", [Job(run.folder, config)], Limits())
+    assert main(str(run.folder)) == code
+    assert capsys.readouterr().err == says
 
 
 def test_a_mistake_is_told_without_a_traceback_and_with_what_to_do(
