@@ -58,7 +58,7 @@ def list_command(
 
       mrbench runs list --study demo --columns run,seed,optimizer.lr,box/AP --json
     """
-    from mrbench.runs.query import check_names, parse_condition, select
+    from mrbench.runs.query import check_names, check_values, parse_condition, select
     from mrbench.runs.query import sort as sort_entries
 
     folder = root_folder(root)
@@ -67,6 +67,7 @@ def list_command(
     shown = [name.strip() for name in (columns or "").split(",") if name.strip()]
     found = everything(folder, study)
     check_names([*(c.name for c in conditions), *(name.lstrip("-+") for name in by), *shown], found)
+    check_values(conditions, found)
     chosen = sort_entries(select(found, conditions), by)
     some = chosen[:limit]
     if as_json:

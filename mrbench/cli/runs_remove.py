@@ -51,13 +51,14 @@ def remove_command(
 
 def _chosen(what: list[str], root: "Root") -> "list[Entry]":
     from mrbench.cli.runs_list import everything
-    from mrbench.runs.query import check_names, is_condition, parse_condition, select
+    from mrbench.runs.query import check_names, check_values, is_condition, parse_condition, select
     from mrbench.runs.record import find_runs
 
     folder = root_folder(root)
     found = everything(folder)
     conditions = [parse_condition(text) for text in what if is_condition(text)]
     check_names([c.name for c in conditions], found)
+    check_values(conditions, found)
     named = find_runs(folder, [text for text in what if not is_condition(text)])
     names = {run.folder.absolute() for run in named}
     outside = [str(name) for name in names if name.parent != (folder / "runs").absolute()]

@@ -2,15 +2,19 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from mrbench.config.schema import RunConfig
 from mrbench.config.suggest import did_you_mean
 from mrbench.errors import UserError
-from mrbench.runs.listing import FIELDS, MISSING, Entry, parse_scalar
+from mrbench.runs.listing import DAMAGED, FIELDS, MISSING, Entry, parse_scalar
+from mrbench.runs.record import STATES
+from mrbench.runs.state import INTERRUPTED
 
 _CONDITION = re.compile(r"([A-Za-z_][\w./]*)\s*(!=|<=|>=|=|<|>)(.*)", re.DOTALL)
+FEW = 5  # names in a message
 HOW = "Write KEY=VALUE, KEY=A,B, KEY=LOW..HIGH, KEY!=VALUE, KEY<VALUE, <=, > or >=."
 
 
@@ -30,10 +34,11 @@ class Condition:
 
     def _fits(self, value: Any) -> bool:
         value = None if value is MISSING else value
+        same = _begins if self.name == "run" else _same
         if self.operator == "!=":
-            return not any(_same(value, wanted) for wanted in self.values)
+            return not any(same(value, wanted) for wanted in self.values)
         if self.operator == "=":
-            return any(_same(value, wanted) for wanted in self.values)
+            return any(same(value, wanted) for wanted in self.values)
         return _compare(value, self.operator, self.values[0])
 
 
@@ -77,6 +82,12 @@ def _same(value: Any, wanted: str) -> bool:
     return (type(value) is type(parsed) and value == parsed) or _number(value) == _number(parsed) is not None
 
 
+def _begins(run_id: str, wanted: str) -> bool:
+    """A run is meant by a beginning of its name or of its hash, as everywhere."""
+    named = run_id.startswith(wanted) or run_id.rpartition("-")[2].startswith(wanted)
+    return named or ("*" in wanted and fnmatchcase(run_id, wanted))
+
+
 def _compare(value: Any, operator: str, wanted: str) -> bool:
     left: Any = _number(value)
     right: Any = _number(wanted)
@@ -111,6 +122,44 @@ def check_names(names: Iterable[str], entries: Sequence[Entry]) -> None:
                 f"'{name}' is no key of the configuration and no column",
                 did_you_mean(name, [*known, *FIELDS], f"Columns: {', '.join(FIELDS)}, metrics as box/AP."),
             )
+
+
+def check_values(conditions: Iterable[Condition], entries: Sequence[Entry]) -> None:
+    """Raises UserError for a value that no run can have where all that there can be are known: states, the choices of
+    a key, studies and arms; with the nearest one."""
+    for condition in conditions:
+        if condition.operator not in ("=", "!="):
+            continue
+        known = _known(condition.name, entries)
+        for wanted in condition.values if known else ():
+            if any(_same(value, wanted) for value in known):
+                continue
+            if any(replace(condition, operator="=", values=(wanted,)).holds(entry) for entry in entries):
+                continue  # another version's
+            words = [str(value) for value in known if value is not None]
+            raise UserError(f"No run has {condition.name}={wanted}", did_you_mean(wanted, words, _few(words)))
+
+
+def _few(words: Sequence[str]) -> str:
+    return f"There are {', '.join(words[:FEW])}{' ...' if len(words) > FEW else ''}."
+
+
+def _known(name: str, entries: Sequence[Entry]) -> list[Any]:
+    """All values that a column or key may have; none where there are too many to know, or no run to ask."""
+    if name == "state":
+        return [*STATES, INTERRUPTED, DAMAGED]
+    if name in ("study", "arm"):
+        found = sorted({getattr(place, name) for entry in entries for place in entry.places})
+        return [*found, None] if found else []
+    node: Any = RunConfig
+    *path, last = name.split(".")
+    for part in path:
+        section = getattr(node(), part, None)
+        if not is_dataclass(section):
+            return []
+        node = type(section)
+    own = next((f for f in fields(node) if f.name == last), None)
+    return list(own.metadata.get("choices", ())) if own else []
 
 
 def sort(entries: Sequence[Entry], by: Sequence[str]) -> list[Entry]:

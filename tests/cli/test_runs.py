@@ -119,6 +119,8 @@ def listed(mrbench: Callable[..., str], *arguments: str) -> list[str]:
         (["model.pixel_mean=[127.5, 127.5, 127.5]", "arm=gn"], "00 01 02"),
         (["ended>=2026-03-02T12", "arm=gn"], "02"),
         (["run=*-11*"], "11"),
+        (["run=11,small-shapes-02"], "02 11"),
+        (["run!=1"], "00 01 02"),
         (["box/AP>=0", "seed=2"], "02"),  # the failed one has no AP
         (["--sort", "-seed,arm"], "12 02 11 01 10 00"),
         (["--study", "norms", "--limit", "2"], "00 01"),
@@ -152,6 +154,12 @@ def test_runs_are_sorted_by_a_metric_and_those_without_it_come_last(mrbench: Cal
         (["nonsense"], "Cannot read the filter 'nonsense'", "KEY=VALUE"),
         (["optimizer.lr>fast"], "fast is not a number", ""),
         (["--study", "norm"], "no study 'norm'", "norms"),
+        (["state=complete"], "state=complete", "completed"),
+        (["state!=interupted"], "state=interupted", "interrupted"),
+        (["model.norm=gn,bnn"], "model.norm=bnn", "bn"),
+        (["arm=bnn"], "arm=bnn", "bn"),
+        (["study=nomrs"], "study=nomrs", "norms"),
+        (["model.backbone.depth=51"], "model.backbone.depth=51", "50"),
     ],
 )
 def test_a_mistaken_filter_names_the_nearest(
