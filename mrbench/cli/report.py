@@ -146,10 +146,11 @@ def _listed(text: str | None) -> list[str]:
 
 
 def _nothing_named(root: Path) -> UserError:
+    from mrbench.config.suggest import few
     from mrbench.report.collect import study_names
 
     known = study_names(root)
-    hint = f"Studies here: {', '.join(known)}." if known else "`mrbench sweep ablations/demo.yaml` makes a study."
+    hint = f"Studies here: {few(known)}." if known else "`mrbench sweep ablations/demo.yaml` makes a study."
     return UserError("Say which study or runs to report.", hint)
 
 

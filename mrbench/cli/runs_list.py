@@ -77,9 +77,9 @@ def list_command(
         if len(some) < len(chosen):
             typer.echo(f"{len(some)} of {len(chosen)} runs")
     elif found:
-        typer.echo(f"None of {len(found)} runs in {folder / 'runs'} fits.")
+        typer.echo(f"None of {len(found)} runs in '{folder / 'runs'}' fits.")
     else:
-        typer.echo(f"No runs in {folder / 'runs'}.")
+        typer.echo(f"No runs in '{folder / 'runs'}'.")
     tell_problems(some)
 
 

@@ -63,7 +63,7 @@ def _chosen(what: list[str], root: "Root") -> "list[Entry]":
     names = {run.folder.absolute() for run in named}
     outside = [str(name) for name in names if name.parent != (folder / "runs").absolute()]
     if outside:
-        raise UserError(f"{outside[0]} is no run of {folder / 'runs'}", "--root names another folder.")
+        raise UserError(f"{outside[0]} is no run of '{folder / 'runs'}'", "--root names another folder.")
     if names:
         found = [entry for entry in found if entry.run.folder.absolute() in names]
     chosen = select(found, conditions)

@@ -1,7 +1,9 @@
 """The names that a mistyped one probably meant."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher, get_close_matches
+
+FEW = 5  # of a person's own names in a message
 
 
 def nearest(word: str, choices: Iterable[str], most: int = 3) -> list[str]:
@@ -28,3 +30,16 @@ def did_you_mean(word: str, choices: Iterable[str], otherwise: str = "") -> str:
     if choices and len(choices) <= 12:
         return f"There are: {', '.join(choices)}."
     return otherwise
+
+
+def few(names: Sequence[str]) -> str:
+    """`a, b, c, d, e and 7 more`: what a person has made may be any number."""
+    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+    return ", ".join(names[:FEW]) + more
+
+
+def did_you_mean_of_own(word: str, names: Sequence[str], otherwise: str = "") -> str:
+    """As `did_you_mean`, for names of runs and studies: where none is near the first few."""
+    if nearest(word, names):
+        return did_you_mean(word, names)
+    return f"There are: {few(names)}." if names else otherwise

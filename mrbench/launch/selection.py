@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mrbench.config.schema import RunConfig
-from mrbench.config.suggest import did_you_mean
+from mrbench.config.suggest import did_you_mean_of_own
 from mrbench.errors import UserError
 from mrbench.launch.record import job_config, read_job
 from mrbench.runs.record import Run, find_run
@@ -57,7 +57,7 @@ def narrowed(record: StudyRecord, arm: str | None = None, seed: int | None = Non
         names = [name for name in names if name.startswith(arm)]
         if len(names) != 1:
             what = f"may be any of {len(names)} arms" if names else f"is no arm of {record.study}"
-            raise UserError(f"'{arm}' {what}", did_you_mean(arm, list(record.arms), ", ".join(list(record.arms)[:5])))
+            raise UserError(f"'{arm}' {what}", did_you_mean_of_own(arm, list(record.arms)))
     elif arm is not None:
         names = [arm]
     if seed is not None and not any(seed in record.arms[name].runs for name in names):

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from mrbench.config.suggest import did_you_mean
+from mrbench.config.suggest import did_you_mean, did_you_mean_of_own
 from mrbench.errors import UserError
 from mrbench.report import rerun
 from mrbench.report.recorded import details, thresholds
@@ -147,7 +147,9 @@ def load_study(root: Path, name: str) -> Study:
     path = root / "studies" / f"{name}.json"
     record = read_json(path)
     if record is None:
-        raise UserError(f"There is no study {name!r} in {root / 'studies'}.", did_you_mean(name, study_names(root)))
+        raise UserError(
+            f"There is no study {name!r} in '{root / 'studies'}'.", did_you_mean_of_own(name, study_names(root))
+        )
     try:
         base, scale = tuple(record.get("base") or ()), record.get("scale")
         own = {arm_name: tuple(arm.get("overrides") or ()) for arm_name, arm in record["arms"].items()}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from mrbench.config.suggest import did_you_mean
+from mrbench.config.suggest import did_you_mean, did_you_mean_of_own
 from mrbench.errors import UserError
 from mrbench.report.collect import (
     NOT_SCIENCE,
@@ -105,9 +105,9 @@ def split_names(root: Path, names: Sequence[str]) -> tuple[list[str], list[Run]]
         if "may be any of" in error.what:
             raise
         name = next(name for name in others if f"'{name}'" in error.what)
-        near = did_you_mean(name, known + [run.run_id for run in list_runs(root)])
+        near = did_you_mean_of_own(name, known + [run.run_id for run in list_runs(root)])
         sweep = "`mrbench sweep` makes studies; --root names another folder."
-        raise UserError(f"There is no study or run {name!r} in {root}.", near or sweep) from error
+        raise UserError(f"There is no study or run {name!r} in '{root}'.", near or sweep) from error
     return list(dict.fromkeys(studies)), list({run.folder: run for run in runs}.values())
 
 

@@ -7,14 +7,13 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from mrbench.config.schema import RunConfig
-from mrbench.config.suggest import did_you_mean
+from mrbench.config.suggest import did_you_mean, did_you_mean_of_own
 from mrbench.errors import UserError
 from mrbench.runs.listing import DAMAGED, FIELDS, MISSING, Entry, parse_scalar
 from mrbench.runs.record import STATES
 from mrbench.runs.state import INTERRUPTED
 
 _CONDITION = re.compile(r"([A-Za-z_][\w./]*)\s*(!=|<=|>=|=|<|>)(.*)", re.DOTALL)
-FEW = 5  # names in a message
 HOW = "Write KEY=VALUE, KEY=A,B, KEY=LOW..HIGH, KEY!=VALUE, KEY<VALUE, <=, > or >=."
 
 
@@ -137,11 +136,9 @@ def check_values(conditions: Iterable[Condition], entries: Sequence[Entry]) -> N
             if any(replace(condition, operator="=", values=(wanted,)).holds(entry) for entry in entries):
                 continue  # another version's
             words = [str(value) for value in known if value is not None]
-            raise UserError(f"No run has {condition.name}={wanted}", did_you_mean(wanted, words, _few(words)))
-
-
-def _few(words: Sequence[str]) -> str:
-    return f"There are {', '.join(words[:FEW])}{' ...' if len(words) > FEW else ''}."
+            what = f"No run has {condition.name}={wanted}"
+            own = condition.name in ("study", "arm")
+            raise UserError(what, (did_you_mean_of_own if own else did_you_mean)(wanted, words))
 
 
 def _known(name: str, entries: Sequence[Entry]) -> list[Any]:

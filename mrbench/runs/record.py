@@ -10,7 +10,7 @@ from typing import Any
 from mrbench.config import compose
 from mrbench.config.identity import run_id
 from mrbench.config.schema import RunConfig
-from mrbench.config.suggest import did_you_mean
+from mrbench.config.suggest import did_you_mean_of_own, few
 from mrbench.errors import UserError
 from mrbench.runs import metrics
 from mrbench.runs.files import cannot_write, read_json, write_json, write_text
@@ -209,8 +209,10 @@ def _meant(root: Path, name: str, runs: list[Run]) -> Run:
     if len(found) == 1:
         return found[0]
     if found:
-        raise UserError(f"{name} may be any of {len(found)} runs", ", ".join(r.run_id for r in found[:5]))
+        raise UserError(f"{name} may be any of {len(found)} runs", few([r.run_id for r in found]))
     raise UserError(
-        f"There is no run '{name}' in {root / 'runs'}",
-        did_you_mean(name, [r.run_id for r in runs], "mrbench runs list shows them; --root names another folder."),
+        f"There is no run '{name}' in '{root / 'runs'}'",
+        did_you_mean_of_own(
+            name, [r.run_id for r in runs], "mrbench runs list shows them; --root names another folder."
+        ),
     )

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from mrbench.config.suggest import did_you_mean
+from mrbench.config.suggest import did_you_mean_of_own
 from mrbench.errors import UserError
 from mrbench.runs.files import read_json, write_json
 from mrbench.study.plan import Plan, told_same
@@ -63,8 +63,8 @@ def read_study(root: Path, name: str) -> StudyRecord:
     if found is None:
         names = sorted(p.stem for p in path.parent.glob("*.json")) if path.parent.is_dir() else []
         raise UserError(
-            f"There is no study '{name}' in {path.parent}",
-            did_you_mean(name, names, "A sweep makes it: mrbench sweep ablations/demo.yaml"),
+            f"There is no study '{name}' in '{path.parent}'",
+            did_you_mean_of_own(name, names, "A sweep makes it: mrbench sweep ablations/demo.yaml"),
         )
     try:
         arms = {

@@ -11,11 +11,12 @@ import pytest
 
 from mrbench.config.compose import compose
 from mrbench.errors import UserError
+from mrbench.report.grouping import gather
 from mrbench.runs import metrics
 from mrbench.runs.files import replacing, write_json, write_text
 from mrbench.runs.lock import is_locked, run_lock
 from mrbench.runs.provenance import collect
-from mrbench.runs.record import find_run, list_runs, open_run
+from mrbench.runs.record import Run, find_run, list_runs, open_run
 
 
 def test_asking_twice_finds_the_same_run(tmp_path: Path) -> None:
@@ -37,6 +38,17 @@ def test_a_run_is_found_by_a_beginning_of_its_name_or_hash(tmp_path: Path) -> No
         find_run(tmp_path, "mask_rcnn_small")
     with pytest.raises(UserError, match=other.run_id):
         find_run(tmp_path, other.run_id[:-1] + "z")
+
+
+def test_an_unknown_run_is_told_a_few_that_there_are(tmp_path: Path) -> None:
+    for i in range(8):
+        Run(tmp_path / "runs" / f"small-shapes-{i}").folder.mkdir(parents=True)
+        Run(tmp_path / "runs" / f"small-shapes-{i}").config_file.touch()
+    for find in (find_run, lambda root, name: gather(root, [name])):
+        with pytest.raises(UserError) as error:
+            find(tmp_path, "qqq")
+        assert f"'{tmp_path}" in error.value.what  # a path may end in a stop, or be one
+        assert error.value.hint.endswith("small-shapes-3, small-shapes-4 and 3 more.")
 
 
 def test_a_damaged_status_is_named_not_guessed(tmp_path: Path) -> None:
