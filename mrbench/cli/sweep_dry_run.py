@@ -13,6 +13,14 @@ if TYPE_CHECKING:
 MOST_ROWS = 1000  # a longer table is read by a program: --json has it all
 
 
+def _time(hours: float) -> str:
+    """`12 minutes`, `8.9 hours`; shorter in a column."""
+    if hours >= 1:
+        return f"{hours:,.1f} hours"
+    minutes = max(1, round(60 * hours))
+    return f"{minutes} minute{'s' * (minutes != 1)}"
+
+
 def show_plan(folder: Path, plan: "Plan", as_json: bool) -> None:
     """Prints a line for each run, and the sum. Runs nothing, writes nothing."""
     from mrbench.cli.sweep_actions import count_runs
@@ -52,11 +60,11 @@ def show_plan(folder: Path, plan: "Plan", as_json: bool) -> None:
         return
     rows = [
         (p.arm, str(p.seed), p.run_id, describe(views[p.run_id]), f"{left[p.run_id]:,}",
-         f"{hours[p.run_id]:,.2f}" if p.run_id in hours else "?" if left[p.run_id] else "")
+         _time(hours[p.run_id]) if p.run_id in hours else "?" if left[p.run_id] else "")
         for p in plan.runs[:MOST_ROWS]
     ]  # fmt: skip
     typer.echo(plan.study.title)
-    titles = ("arm", "seed", "run", "state", "iterations left", "hours")
+    titles = ("arm", "seed", "run", "state", "iterations left", "time")
     typer.echo("\n".join(lines(titles, rows, left=(True, False, True, True, False, False))))
     if len(plan.runs) > MOST_ROWS:
         typer.echo(f"... and {len(plan.runs) - MOST_ROWS:,} more: --json has them all")
@@ -64,9 +72,7 @@ def show_plan(folder: Path, plan: "Plan", as_json: bool) -> None:
     typer.echo(f"{count_runs(len(unique))}, {exist} complete; {sum(left.values()):,} iterations left.")
     if hours:
         what = " and ".join(sources)
-        typer.echo(
-            f"About {sum(hours.values()):,.1f} hours, were they run one after the other, by the speed of {what}."
-        )
+        typer.echo(f"About {_time(sum(hours.values()))}, were they run one after the other, by the speed of {what}.")
     if unknown:
         typer.echo(f"No speed is on record for {count_runs(unknown)}: how long they take is not known.")
     for line in told_same(plan.families()):

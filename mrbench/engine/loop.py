@@ -202,7 +202,7 @@ class Loop:
         self.guard.add(self.done, losses, batch.image_ids)
         self.throughput.iteration_done()
         last = self.done == self.total
-        logging = last or self.done % self.config.runtime.log_period == 0
+        logging = last or self.done == 1 or self.done % self.config.runtime.log_period == 0
         looking = logging or self.device.type == "cpu"  # where a look costs no wait
         if looking:
             self._check()
@@ -281,6 +281,7 @@ class Loop:
         return bool(from_main(("evaluation", self.done) in set(logged), self.world))
 
     def _evaluate(self) -> Result | None:
+        self.reporter.say(f"iteration {self.done}: evaluating {len(self.validation)} images")
         with self.throughput.paused():
             result = evaluate_model(
                 self.step.evaluated(), self.config, self.validation, self.device, self.world, self._heartbeat()

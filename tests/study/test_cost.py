@@ -12,7 +12,9 @@ from mrbench.bench.record import Measurement, Plan, Record, write
 from mrbench.bench.statistics import summarise
 from mrbench.cli.app import app
 from mrbench.config.compose import compose, to_yaml
-from mrbench.runs.record import open_run
+from mrbench.runs import metrics
+from mrbench.runs.files import write_json
+from mrbench.runs.record import Run, open_run
 from mrbench.study.cost import SpeedsOnRecord
 from mrbench.study.grid import grid_study
 from mrbench.study.plan import make_plan
@@ -20,9 +22,10 @@ from mrbench.study.plan import make_plan
 BASE = ["data=shapes", "schedule.images_per_batch=2", "schedule.iterations=100"]
 
 
-def on_record(root: Path, *overrides: str, rate: float, host: str | None = None, **status: object) -> None:
+def on_record(root: Path, *overrides: str, rate: float, host: str | None = None, **status: object) -> Run:
     run = open_run(root, compose([*BASE, *overrides]))
     run.update(images_per_second=rate, host=host or socket.gethostname(), state="completed", **status)
+    return run
 
 
 def hours(root: Path, *overrides: str) -> tuple[float, str] | None:
@@ -37,11 +40,24 @@ def test_runs_of_the_same_work_on_this_host_come_first_then_those_of_the_same_mo
     on_record(tmp_path, "precision=bf16", rate=1.0)  # another format
     on_record(tmp_path, "seed=1", rate=1.0, host="elsewhere")
     assert hours(tmp_path) is None
-    on_record(tmp_path, "augmentation=large_scale_jitter", rate=4.0)  # the same model, on other pictures
-    assert hours(tmp_path) == (90 * 2 / 4.0, "runs of the same model on this host")
+    on_record(tmp_path, "augmentation=large_scale_jitter", rate=1.0)  # pictures of another size
+    on_record(tmp_path, "data.shapes.image_size=96", rate=1.0)  # another data set
+    assert hours(tmp_path) is None
+    on_record(tmp_path, "augmentation.flip=0", rate=4.0)
+    assert hours(tmp_path) == (90 * 2 / 4.0, "runs of the same model and pictures on this host")
     for seed, rate in ((2, 9.0), (3, 10.0), (4, 30.0)):
         on_record(tmp_path, f"seed={seed}", "optimizer.lr=0.3", rate=rate)
     assert hours(tmp_path, "seed=7") == (90 * 2 / 10.0, "runs of the same work on this host")
+
+
+def test_evaluations_count_as_other_runs_took_them(tmp_path: Path) -> None:
+    run = on_record(tmp_path, "seed=1", rate=10.0, ended="2026-01-01T00:10:00+00:00")
+    metrics.append(run.metrics_file, {"kind": "train", "iteration": 100, "time": 1767226200.0 - 4})
+    assert hours(tmp_path) == (90 * 2 / 10.0 + 4, "runs of the same work on this host")  # from its end
+    write_json(run.evaluation_file, {"metrics": {}, "seconds": 7.0})
+    found = hours(tmp_path, "evaluation.period=20")  # after 20, 40, 60, 80 and 100; 10 iterations are done
+    assert found is not None
+    assert found[0] == 90 * 2 / 10.0 + 5 * 7
 
 
 def benchmark(path: Path, config: list[str], rows: dict[tuple[str, str, int, int], list[float]]) -> None:
@@ -90,3 +106,6 @@ def test_a_dry_run_tells_what_exists_what_is_left_and_what_it_costs(tmp_path: Pa
     assert not (tmp_path / "studies").exists()
     other = CliRunner().invoke(app, ["sweep", *BASE, "model.rpn.convs=2,3", "--dry-run", "--root", str(tmp_path)])
     assert "No speed is on record for 2 runs" in other.output
+    short = CliRunner().invoke(app, ["sweep", *BASE, "schedule.iterations=11", "--dry-run", "--root", str(tmp_path)])
+    assert "37 minutes" in short.output  # 11 iterations
+    assert "About 37 minutes" in short.output
