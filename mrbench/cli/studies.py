@@ -26,6 +26,41 @@ def list_studies() -> None:
     typer.echo("\n".join(lines(titles, rows, left=(True, False, True, True))))
 
 
+@app.command("show")
+def show_study(name: Annotated[str, typer.Argument(help="As `mrbench studies list` names it, or a file.")]) -> None:
+    """A study: its question, scales, seeds, and arms with what they change and the published rows they answer to.
+
+    Example: mrbench studies show norm
+    """
+    from mrbench.report.published import accuracy
+    from mrbench.study.ablation import load_study
+    from mrbench.study.page import told_row
+
+    study = load_study(name)
+    published = {row.id: row.metrics for row in accuracy().values()}
+    typer.echo(f"{study.name}: {study.title}")
+    for line in filter(None, (study.question, study.note)):
+        typer.echo(line)
+    typer.echo(f"file: {study.source}")
+    typer.echo(f"seeds: {', '.join(map(str, study.seeds))}; metrics: {', '.join(study.metrics)}")
+    if study.base:
+        typer.echo(f"base: {' '.join(study.base)}")
+    for scale, at in study.scales.items():
+        runs = f"{len(study.arms) - len(at.without)} arms x {len(study.seeds)} seeds"
+        typer.echo(f"\n--scale {scale}: {runs}. {at.note}".rstrip())
+        typer.echo(f"  base: {' '.join(at.base)}")
+        if at.without:
+            typer.echo(f"  without: {', '.join(at.without)}")
+    typer.echo("\narms:")
+    for arm in study.arms:
+        typer.echo(f"  {arm.name}{' (baseline)' if arm.name == study.baseline else ''}")
+        scaled = (f"at {scale}: {' '.join(more)}" for scale, more in arm.at_scales.items() if more)
+        row = told_row(arm, published)
+        for line in (" ".join(arm.overrides), *scaled, row and f"published {row}", arm.note):
+            if line:
+                typer.echo(f"    {line}")
+
+
 @app.command("table")
 def write_table(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The file to write; else standard output.")] = None,

@@ -257,13 +257,13 @@ def _study(what: list[str], name: str | None, scale: str | None, seeds: str | No
     """The study that the arguments mean, and the overrides that hold for all its runs."""
     from dataclasses import replace
 
-    from mrbench.study.ablation import load_study, study_names
+    from mrbench.study.ablation import load_study
     from mrbench.study.grid import grid_study, only_fixed
 
     if not what:
         raise UserError(
             "What is to be swept?",
-            f"Give an ablation file, the name of one ({', '.join(study_names())}), or a grid: model.norm=gn,bn",
+            "Give a study that `mrbench studies list` shows, an ablation file, or a grid: model.norm=gn,bn seed=0,1",
         )
     if name is not None and (not name or Path(name).name != name):
         raise UserError(f"--name {name}: not a name", "Use letters, digits, - and _.")
@@ -307,7 +307,8 @@ def _sweep(
     submitted = sweep.submit()
     where_root = f" --root {shlex.quote(str(root))}" if root else ""
     again = f"mrbench sweep {shlex.quote(record.study)}{where_root}"
-    console.print(f"{record.study}: {count_runs(len(runs))} in {folder / 'runs'}, {submitted} submitted now", **PLAIN)
+    told = f"{count_runs(len(runs))} in folder {folder / 'runs'}/, {submitted} submitted now"
+    console.print(f"{record.study}: {told}", **PLAIN)
     for note in sweep.places.notes():
         console.print(note, style="yellow", **PLAIN)
     if not wait:

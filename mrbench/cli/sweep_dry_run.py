@@ -14,7 +14,7 @@ MOST_ROWS = 1000  # a longer table is read by a program: --json has it all
 
 
 def _time(hours: float) -> str:
-    """`12 minutes`, `8.9 hours`; shorter in a column."""
+    """`12 minutes`, `8.9 hours`."""
     if hours >= 1:
         return f"{hours:,.1f} hours"
     minutes = max(1, round(60 * hours))

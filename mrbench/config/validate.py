@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any
 
 from mrbench.config.schema import TRACKERS, BackboneConfig, ModelConfig, RunConfig
-from mrbench.config.suggest import did_you_mean
+from mrbench.config.suggest import did_you_mean, nearest
 from mrbench.errors import UserError
 
 
@@ -62,7 +62,7 @@ def _validate_fields(node: Any, prefix: str) -> None:
         if choices and value not in choices:
             words = [str(c) for c in choices]
             what = f"{prefix}{name}={value} is not one of {', '.join(words)}"
-            raise UserError(what, did_you_mean(str(value), words))
+            raise UserError(what, did_you_mean(str(value), nearest(str(value), words)))  # all of them stand there
         if value is None:
             continue
         if low is not None and value < low:

@@ -74,9 +74,14 @@ def load_study(name: str) -> Study:
     except UserError as error:
         raise UserError(f"{path}: {error.what}", error.hint) from error
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path} is not YAML: {_of_yaml(error)}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"Cannot read {path}: {error}") from error
+
+
+def _of_yaml(error: yaml.YAMLError) -> str:
+    """On one line, without the name that YAML has for a text, as its file's is told already."""
+    return " ".join(str(error).split()).replace('in "<unicode string>", line', "at line")
 
 
 def _study(path: Path, content: Any) -> Study:

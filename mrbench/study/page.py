@@ -53,7 +53,7 @@ def _section(study: Study, published: Mapping[str, Mapping[str, float]]) -> list
     for arm in study.arms:
         name = f"**{arm.name}** (baseline)" if arm.name == study.baseline else arm.name
         changed = [_code(arm.overrides), *(_code(arm.at_scales.get(scale, ())) for scale in columns[1:])]
-        lines.append(f"| {name} | {' | '.join(changed)} | {_row(arm, published)} | {arm.note} |")
+        lines.append(f"| {name} | {' | '.join(changed)} | {told_row(arm, published)} | {arm.note} |")
     return lines
 
 
@@ -61,7 +61,8 @@ def _code(overrides: Sequence[str]) -> str:
     return " ".join(f"`{text}`" for text in overrides)
 
 
-def _row(arm: Arm, published: Mapping[str, Mapping[str, float]]) -> str:
+def told_row(arm: Arm, published: Mapping[str, Mapping[str, float]]) -> str:
+    """The published row that an arm answers to, with its AP; empty where there is none."""
     if arm.published is None:
         return ""
     metrics = published[arm.published]

@@ -138,3 +138,12 @@ def test_milestones_that_change_nothing_are_refused_but_read_from_disk(
     old = compose_as_written(overrides)
     (tmp_path / "config.yaml").write_text(to_yaml(old))
     assert load(tmp_path / "config.yaml") == old
+
+
+def test_allowed_words_are_told_once() -> None:
+    with pytest.raises(UserError, match=r"model\.norm=batch is not one of none, frozen_bn, bn") as refused:
+        compose(["model.norm=batch"])
+    assert refused.value.hint == ""
+    with pytest.raises(UserError) as refused:
+        compose(["model.norm=frozenbn"])
+    assert refused.value.hint == "Did you mean frozen_bn?"

@@ -353,7 +353,7 @@ def test_a_run_on_two_gpus_has_both_to_itself(tmp_path: Path) -> None:
         (["model.norm=gn"], {"name": "../x"}, "not a name"),
         (["model.norm=gn", "runtime.devices=2"], {}, "1 GPU"),
         (["demo"], {"status": True}, "There is no study 'demo'"),
-        ([], {}, "What is to be swept?"),
+        ([], {}, "mrbench studies list"),
     ],
 )
 def test_a_mistake_is_told_before_anything_starts(

@@ -94,7 +94,7 @@ arms: {sizes: ["augmentation.short_edge=[640,800]"]}
         (("seeds: 0-1", "factors: {size: {big: {overide: a=b}}}"), ["factors: size: big (line 11)", "override"]),
         (("seeds: 0-1", "factors: {a: {x: , y: }}\nexclude: [{a: z}]"), ["a=z", "(line 12)"]),
         (("seeds: 0-1", "factors: {a: {x: , 'x,y': }, b: {'y,z': , z: }}"), ["two arms are called 'x,y,z'"]),
-        (("arms:", "arms: ["), ["is not YAML"]),
+        (("arms:", "arms: ["), ["is not YAML", "at line "]),
     ],
 )
 def test_a_mistake_is_told_with_file_place_and_nearest_name(
@@ -105,6 +105,7 @@ def test_a_mistake_is_told_with_file_place_and_nearest_name(
         load_study(write(tmp_path, GOOD.replace(*change, 1)))
     for part in ["mine.yaml", *says]:
         assert part in str(caught.value)
+    assert "<" not in str(caught.value)
 
 
 def test_every_metric_of_an_evaluation_may_be_asked_for() -> None:

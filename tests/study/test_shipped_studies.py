@@ -12,6 +12,7 @@ from mrbench.config.identity import run_id
 from mrbench.config.paths import ablations_dir
 from mrbench.config.recipes import changes, recipes
 from mrbench.config.schema import RunConfig
+from mrbench.errors import UserError
 from mrbench.study.ablation import load_study, published_rows, study_names
 from mrbench.study.plan import make_plan
 from mrbench.study.study import Study
@@ -105,3 +106,16 @@ def test_the_page_of_all_studies_is_current() -> None:
 def test_the_list_names_every_study() -> None:
     listed = CliRunner().invoke(app, ["studies", "list"]).output
     assert [line.split()[0] for line in listed.splitlines()[1:]] == study_names()
+
+
+def test_a_study_is_shown_with_its_arms_scales_seeds_and_published_rows() -> None:
+    shown = CliRunner().invoke(app, ["studies", "show", "schedule"]).stdout
+    study = load_study("schedule")
+    for arm in study.arms:
+        assert f"\n  {arm.name}{' (baseline)' * (arm.name == study.baseline)}\n" in shown
+    assert {f"--scale {scale}: " in shown for scale in ("small", "full")} == {True}
+    assert f"seeds: {', '.join(map(str, study.seeds))};" in shown
+    assert "published zoo/lsj/r50_100ep: box 44.6, mask 40.3" in shown
+    missing = CliRunner().invoke(app, ["studies", "show", "schedul"])
+    assert isinstance(missing.exception, UserError)
+    assert "schedule" in missing.exception.hint
