@@ -121,10 +121,8 @@ def _accuracy_panel(ax: Axes, report: Report, answer: Answer) -> None:
         if found.mean is None:
             _no_result(ax, y)
             continue
-        if found.interval:
-            ax.plot(
-                [found.interval.low, found.interval.high], [y, y], color=colour, linewidth=2, solid_capstyle="butt"
-            )
+        if found.limits:
+            ax.plot(found.limits, [y, y], color=colour, linewidth=2, solid_capstyle="butt")
         ax.plot(found.mean, y, "D" if base else "o", color=colour, markersize=6.5, zorder=4)
         seeds = list(arm.scores(answer.metric).values())
         if len(seeds) > 1:

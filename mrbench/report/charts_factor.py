@@ -75,8 +75,8 @@ def _draw_series(ax: Axes, answer: Answer, line: Series, place: int, series: int
     style = {"linestyle": DASHES[place % len(DASHES)], "marker": MARKERS[place % len(MARKERS)]}
     x, y = [value for value, _ in known], [summary.mean for _, summary in known]
     drawn = ax.plot(x, np.array(y, float), color=colour, linewidth=1.6, markersize=5.5, **style)[0]
-    held = [(value, summary.interval) for value, summary in known if summary.interval]
-    bars = [ax.plot([x, x], [interval.low, interval.high], color=colour, linewidth=1.2)[0] for x, interval in held]
+    held = [(value, summary.limits) for value, summary in known if summary.limits]
+    bars = [ax.plot([x, x], limits, color=colour, linewidth=1.2)[0] for x, limits in held]
     for mark in (drawn, *bars):  # after drawing: the axes' limits do not see what is moved aside
         mark.set_transform(moved)
     return drawn

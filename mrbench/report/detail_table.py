@@ -53,9 +53,8 @@ def everything(report: Report) -> Table:
 
 def _row(report: Report, section: Section, quantity: Quantity, arm: str) -> Row:
     found = quantity.summaries[arm]
-    interval = found.interval
-    low, high = (interval.low, interval.high) if interval else (None, None)
-    between = f"{words.number(low, DIGITS)} to {words.number(high, DIGITS)}" if interval else words.NOTHING
+    low, high = found.limits or (None, None)
+    between = f"{words.number(low, DIGITS)} to {words.number(high, DIGITS)}" if found.limits else words.NOTHING
     difference = quantity.differences.get(arm)
     decision = "baseline" if difference is None else difference.decision
     cells = (

@@ -57,9 +57,9 @@ def render(report: Report, pictures: int = gallery.PICTURES) -> str:
         detail=page_detail.render(report),
         pictures=page_gallery.render(gallery.gather(report, pictures)),
         open=_open_questions(report),
-        curves=_figures(charts_curves.figures(drawn)) or "<p>No run has logged two points yet.</p>",
+        curves=_charts(charts_curves.figures(drawn)),
         cost=_beside(report)
-        + f'<div class="charts">\n{_figures(charts_cost.figures(drawn))}\n</div>'
+        + _charts(charts_cost.figures(drawn))
         + formats.html(table.cost(report), "Cost: means over an arm's runs; memory is the highest.")
         + _paragraphs(cost.notes(report)),
         settings=formats.html(settings, f"Settings in which an arm differs from {study.baseline}.")
@@ -144,6 +144,11 @@ def _figures(figures: Mapping[str, tuple[Figure, str]]) -> str:
         page_detail.figure(charts.inline_svg(figure, name, caption), caption)
         for name, (figure, caption) in figures.items()
     )
+
+
+def _charts(figures: Mapping[str, tuple[Figure, str]]) -> str:
+    """Beside each other; nothing where there are none."""
+    return f'<div class="charts">\n{_figures(figures)}\n</div>' if figures else ""
 
 
 def _beside(report: Report) -> str:

@@ -90,6 +90,11 @@ class Summary:
     interval: Interval | None
 
     @property
+    def limits(self) -> tuple[float, float] | None:
+        """The interval's ends as they are shown: a score in percent is between 0 and 100."""
+        return None if self.interval is None else (max(0.0, self.interval.low), min(100.0, self.interval.high))
+
+    @property
     def n(self) -> int:
         return len(self.seeds)
 

@@ -96,17 +96,15 @@ def accuracy(report: Report) -> Table:
 
 def _accuracy_row(report: Report, answer: Answer, arm: Arm, with_published: bool) -> Row:
     digits, found = answer.digits, answer.summaries[arm.name]
-    interval = found.interval
+    low, high = found.limits or (None, None)
     mean = words.number(found.mean, digits)
     cells = [
         _text(arm.name),
         Cell(words.seeds(report, answer, arm), (found.n, len(arm.runs))),
         Cell(mean if found.sd is None else f"{mean} ± {words.number(found.sd, digits)}", (found.mean, found.sd)),
         Cell(
-            f"{words.number(interval.low, digits)} to {words.number(interval.high, digits)}"
-            if interval
-            else words.NOTHING,
-            (interval.low, interval.high) if interval else (None, None),
+            f"{words.number(low, digits)} to {words.number(high, digits)}" if found.limits else words.NOTHING,
+            (low, high),
         ),
     ]
     if arm.name == report.study.baseline:

@@ -332,22 +332,28 @@ def _undecided(report: Report) -> list[str]:
 
 
 def settling(report: Report) -> list[str]:
-    """A sentence a metric: how many more seeds would show a difference of the chosen size."""
-    aim, lines = report.aim, []
+    """A sentence for all metrics: how many more seeds would show a difference of the chosen size."""
+    takes: dict[str, list[str]] = {}  # what it takes -> for which metrics
     for answer in report.answers:
-        clauses = [f"{name} {_need(need)}" for name, need in answer.more_seeds.items()]
-        if clauses:
-            lines.append(
-                f"To see a true difference of {aim.difference:g} {metric_name(answer.metric)} with "
-                f"{100 * aim.power:.0f} % chance, more seeds of arm and baseline: {listed(clauses)}."
-            )
-    return lines
+        arms: dict[MoreSeeds, list[str]] = {}
+        for name, need in answer.more_seeds.items():
+            arms.setdefault(need, []).append(name)
+        if arms:
+            told = ", ".join(_need(need, names) for need, names in arms.items())
+            takes.setdefault(told, []).append(metric_name(answer.metric))
+    if not takes:
+        return []
+    aim, told = report.aim, "; ".join(f"in {listed(metrics)} {needs}" for needs, metrics in takes.items())
+    return [f"To see a true difference of {aim.difference:g} points with {100 * aim.power:.0f} % chance takes {told}."]
 
 
-def _need(need: MoreSeeds) -> str:
+def _need(need: MoreSeeds, arms: list[str]) -> str:
     if need.images_forbid:
-        return "not by seeds: the test set is too small"
-    return "none, it would have shown" if need.seeds == 0 else more_seeds(need)
+        return f"more test images, not seeds, for {listed(arms)}"
+    if need.seeds == 0:
+        return f"nothing more for {listed(arms)} (it would have shown)"
+    each = f"each of {listed(arms)}" if len(arms) > 1 else arms[0]
+    return f"{more_seeds(need)} more {'seed' if need.seeds == 1 else 'seeds'} for {each} and for the baseline"
 
 
 def evaluation_notes(report: Report) -> list[str]:

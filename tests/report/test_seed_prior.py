@@ -11,12 +11,12 @@ from mrbench.errors import UserError
 from mrbench.report import prior
 from mrbench.report.build import build
 from mrbench.report.collect import Arm, RunRecord, Study
-from mrbench.report.planning import Aim
+from mrbench.report.planning import Aim, MoreSeeds
 from mrbench.report.published import seed_variance
 from mrbench.report.statistics import NOISE, TOO_FEW, WORSE, Spread, moderated
 from mrbench.report.table import accuracy
 from mrbench.report.terminal import show
-from mrbench.report.words import interval_notes
+from mrbench.report.words import interval_notes, settling
 
 
 def study(scores: dict[str, list[float]], data: str | None = "coco_2017", **fields: Any) -> Study:
@@ -169,11 +169,27 @@ def test_a_narrow_terminal_says_how_many_seeds_would_settle_a_row() -> None:
     assert need is not None
     assert need > 5
     text = " ".join(console.export_text().split())
-    assert (
-        f"To see a true difference of 0.1 box AP with 80 % chance, more seeds of arm and baseline: arm {need}." in text
-    )
+    told = "To see a true difference of 0.1 points with 80 % chance takes in box AP"
+    assert f"{told} {need} more seeds for arm and for the baseline" in text
+    assert text.count("To see a true difference") == 1
     row = next(row for row in accuracy(report).records() if row["metric"] == "box AP" and row["arm"] == "arm")
     assert row["more_seeds"] == need
+
+
+def test_all_metrics_and_arms_share_one_sentence_on_more_seeds() -> None:
+    report = build(study({"base": [37.8, 37.9], "arm": [37.9, 37.8]}), resamples=0)
+    box, mask = replace(report.answers[0], metric="box/AP"), replace(report.answers[0], metric="mask/AP")
+    needs = {"pool": MoreSeeds(2), "roi": MoreSeeds(2), "deep": MoreSeeds(1), "old": MoreSeeds(0)}
+    needs |= {"wide": MoreSeeds(None), "few": MoreSeeds(None, images_forbid=True)}
+    answers = (replace(box, more_seeds={"pool": MoreSeeds(2)}), replace(mask, more_seeds=needs))
+    assert settling(replace(report, answers=answers)) == [
+        "To see a true difference of 0.4 points with 80 % chance takes in box AP 2 more seeds for pool and for the "
+        "baseline; in mask AP 2 more seeds for each of pool and roi and for the baseline, 1 more seed for deep and "
+        "for the baseline, nothing more for old (it would have shown), >1,000 more seeds for wide and for the "
+        "baseline, more test images, not seeds, for few."
+    ]
+    same = replace(report, answers=(answers[0], replace(answers[0], metric="mask/AP")))
+    assert "takes in box AP and mask AP 2 more seeds for pool and for the baseline." in settling(same)[0]
 
 
 def test_the_decision_needs_the_corrected_p() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mrbench.report import cost, grouping, published, table, words, write
+from mrbench.report import charts, cost, grouping, page, published, table, words, write
 from mrbench.report.build import MOST_CHARTED, build, charted
 from mrbench.report.collect import Arm, RunRecord, load_study, with_divergence
 
@@ -103,6 +103,34 @@ def test_a_report_is_made_of_runs_in_all_states_of_empty_folders_and_of_other_ve
     assert report.answers[0].summaries["longer"].n == 3
     assert report.answers[1].summaries["longer"].n == 2
     assert any(line.startswith("roi_pool, seed 0:") for line in words.problems(report))
+
+
+def test_intervals_of_scores_end_at_0_and_100_wherever_they_are_shown(root: Path) -> None:
+    for seed, low, high in ((0, 0.2, 99.9), (1, 1.5, 98.0), (2, 3.0, 99.0)):
+        change(root, f"bn{seed:06x}", "evaluation.json", metrics={"box/AP": low, "mask/AP": high})
+    report = build(load_study(root, "demo"), resamples=0)
+    box, mask = (answer.summaries["bn"] for answer in report.answers)
+    assert box.interval is not None
+    assert box.interval.low < 0
+    rows = {(row["metric"], row["arm"]): row for row in table.accuracy(report).records()}
+    assert rows["box AP", "bn"]["low"] == 0
+    assert rows["mask AP", "bn"]["high"] == 100
+    assert (mask.limits or (0, 0))[1] == 100
+    figure = charts.accuracy(report)
+    for ax in figure.axes:
+        ends = [x for line in ax.lines if len(line.get_xdata()) == 2 for x in line.get_xdata()]
+        assert min(ends) >= 0
+        assert max(ends) <= 100
+
+
+def test_a_page_without_curves_has_no_empty_place_for_them(root: Path) -> None:
+    for run in (root / "runs").iterdir():
+        (run / "metrics.jsonl").unlink()
+        change(root, run.name.removeprefix("mask_rcnn_small-shapes-"), "status.json", images_per_second=None)
+    text = page.render(build(load_study(root, "demo"), resamples=0), 0)
+    assert "two points" not in text
+    training = text[text.index('id="curves-heading"') :]
+    assert '<div class="charts">' not in training[: training.index("</section>")]
 
 
 def test_no_arm_beats_those_on_paretos_front() -> None:
