@@ -34,8 +34,9 @@ def prune_study(root: Path, plan: "Plan", yes: bool) -> None:
     from mrbench.runs.files import write_json
     from mrbench.runs.record import Run
     from mrbench.runs.remove import check_removable, freed_bytes, remove
-    from mrbench.study.record import read_study, study_file
+    from mrbench.study.record import check_same_study, read_study, study_file
 
+    check_same_study(root, plan)
     record = read_study(root, plan.study.name)
     wanted = {(run.arm, run.seed): run.run_id for run in plan.runs}
     gone = [(a, s, r) for a, arm in record.arms.items() for s, r in arm.runs.items() if wanted.get((a, s)) != r]

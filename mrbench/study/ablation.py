@@ -1,28 +1,4 @@
-"""Ablation files: a question, the baseline and the arms that are compared with it.
-
-title: Batch norm at a small batch
-question: Does group norm train better than batch norm with two images a batch?
-note: what a reader must know before believing the answer
-base: [model.rpn.convs=2]
-baseline: gn
-arms:
-  gn: [model.norm=gn]
-  bn: {overrides: [model.norm=bn], published: lsj/table/baseline, note: statistics of two images}
-  gn_long: {builds_on: gn, small: [schedule.iterations=900], full: [schedule=9x]}  # all of gn, and more
-factors:                          # a grid besides the named arms; an arm is called as it is overridden
-  optimizer.weight_decay: [4e-5, 1e-4]
-  head:                           # or by its levels, `optimizer.weight_decay=4e-5,deep`
-    flat: [model.box_head.fcs=2]
-    deep: {overrides: [model.box_head.convs=4], small: [model.box_head.conv_channels=32]}
-exclude: [{optimizer.weight_decay: 1e-4, head: deep}]
-seeds: 0-2
-metrics: [box/AP, mask/AP]
-scales:                           # one question, two sizes
-  small: {base: [schedule=small], note: minutes on a CPU}
-  full: {base: [recipe=mask_rcnn_r50_fpn_3x], without: [gn_long], note: a day on 8 GPUs}
-
-An entry of `arms` that is called as a combination of the factors adds to it: a published row, a note, overrides.
-"""
+"""Ablation files: a question, the baseline and the arms that are compared with it. docs/sweeps.md has the format."""
 
 import csv
 from dataclasses import replace

@@ -16,9 +16,8 @@ network on the embedded pictures, in minutes on two cores or one GPU. Small is w
 with a GPU as without: hundreds of GPU hours should begin only where they are asked for by name. The two have records
 of their own, `NAME-small` and `NAME-full`.
 
-A study of your own is a file like these; `mrbench/study/ablation.py` begins with all that one may hold. Overrides are
-put together in this order, and the later one holds: `base`, the scale's `base`, the command line's, the arm's, what
-the arm needs at this scale alone, the seed. A mistake is told with the file and the line.
+A study of your own is a file like these; [sweeps.md](sweeps.md#an-ablation-file) has all that one may hold. A mistake
+is told with the file and the line. `mrbench studies show NAME` prints what this page has of a study.
 
 This page is written by `mrbench studies table -o docs/ablations.md`. AP is what was published, in percent.
 """

@@ -8,7 +8,7 @@ from mrbench.data.proposals import make_table
 from mrbench.errors import UserError
 from mrbench.evaluation import coco
 from mrbench.evaluation.proposals import evaluate_proposals
-from mrbench.study.ablation import load_study
+from mrbench.study.ablation import ARM_KEYS, SCALE_KEYS, STUDY_KEYS, load_study
 from mrbench.study.plan import make_plan
 from mrbench.study.seeds import parse_seeds
 from mrbench.study.study import KNOWN_METRICS
@@ -190,3 +190,17 @@ scales: {small: }
     assert arms["c"].overrides == ("optimizer.lr=1", "optimizer.momentum=0.5", "seed=1", "optimizer.lr=2")
     assert load_study(write(tmp_path, text)).arms[2].published is None
     assert arms["b"].note == ""
+
+
+def test_the_file_that_the_documentation_shows_is_a_study_at_both_scales(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    text = page.partition("```yaml\n")[2].partition("```")[0]
+    study = load_study(write(tmp_path, text))
+    names = [arm.name for arm in study.arms]
+    assert all(f"`{name}`" in page for name in names)
+    assert [key for key in (*STUDY_KEYS, *ARM_KEYS, *SCALE_KEYS) if f"{key}:" not in text] == []
+    small = make_plan(study.at_scale("small"), seeds=[0])
+    assert [run.arm for run in small.runs] == [name for name in names if name != "finer"]
+    assert len(small.unique()) == len(small.runs), "no two arms are the same"
+    full = make_plan(study.at_scale("full"), ["data.root=/data", "data.name=coco2017"], seeds=[0])
+    assert len(full.unique()) == len(names)
