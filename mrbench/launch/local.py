@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,11 @@ from mrbench.launch.devices import Slot, Slots, divide
 from mrbench.launch.executor import Executor, Job, JobState, Limits
 from mrbench.launch.record import (
     JobRecord,
-    begin,
+    enter,
     lock_file,
     output_file,
     read_job,
+    register,
     stop_file,
     submission_folder,
     update_job,
@@ -50,9 +51,12 @@ class LocalExecutor(Executor):
             replace(job, config=replace(job.config, runtime=replace(job.config.runtime, threads=count)))
             for job, count in zip(jobs, threads, strict=True)
         ]
-        folder = submission_folder(self.root, begin(self.root, "local", self.entry, jobs, limits))
+        name = register(self.root, "local", jobs, limits)
+        folder = submission_folder(self.root, name)
         write_json(folder / "pool.json", asdict(PoolRecord(socket.gethostname(), slots)))
-        start_pool(folder, limits.snapshot)
+        with _held(pool_lock(folder)) as lock:  # another sweep that reads the jobs' records finds their pool alive
+            enter(name, "local", self.entry, jobs)
+            start_pool(folder, lock, limits.snapshot)
 
     def states(self, run_ids: Collection[str]) -> dict[str, JobState]:
         pools: dict[str, bool] = {}
@@ -133,16 +137,30 @@ def pool_lock(submission: Path) -> Path:
     return submission / "lock"
 
 
-def start_pool(submission: Path, snapshot: Path | None = None) -> None:
-    """Starts a submission's pool, which holds its lock from the first moment on, because it inherits it.
+@contextmanager
+def _held(path: Path) -> Iterator[int]:
+    """The descriptor of a file that is locked as long as it, or a process that inherits it, is open.
+
+    Raises UserError where the file cannot be written.
+    """
+    try:
+        file = path.open("a")
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    with file:
+        with suppress(OSError):  # a file system without locks: the pool's heartbeat has to do
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
+
+
+def start_pool(submission: Path, lock: int, snapshot: Path | None = None) -> None:
+    """Starts a submission's pool, which inherits the descriptor of its lock, and so is alive from the first moment on.
 
     It and its jobs run from `snapshot`, a copy of the code, where one is given.
     """
-    path = pool_lock(submission)
+    path = submission / "log.txt"
     try:
-        with path.open("a") as lock, (submission / "log.txt").open("ab") as log:
-            with suppress(OSError):  # a file system without locks: the pool's heartbeat has to do
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        with path.open("ab") as log:
             subprocess.Popen(
                 command("mrbench.launch.pool", submission),
                 env={**environment(), **code.environment(snapshot)},
@@ -150,7 +168,7 @@ def start_pool(submission: Path, snapshot: Path | None = None) -> None:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                pass_fds=[lock.fileno()],
+                pass_fds=[lock],
             )
     except OSError as error:
         raise cannot_write(path, error) from error

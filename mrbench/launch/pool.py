@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from mrbench.config.schema import RunConfig
 from mrbench.errors import UserError
 from mrbench.launch.devices import short_of_memory
 from mrbench.launch.local import command, environment, kill_group, pool_lock, read_pool
@@ -63,6 +64,7 @@ class Pool:
         self.waiting = list(submission.runs)
         self.active: dict[str, subprocess.Popen[bytes]] = {}
         self.progress: dict[str, _Progress] = {}
+        self.configs: dict[str, RunConfig] = {}
         self.note = ""
         self.short: dict[str, tuple[str, float]] = {}  # device -> why not there, and when that was seen
         self._touched = -float("inf")
@@ -70,16 +72,23 @@ class Pool:
     def carry_out(self) -> None:
         """Until every run has ended, or is in nobody's hands because it was cancelled or too many failed."""
         while self.waiting or self.active:
+            began = time.process_time()
             self._beat()
             self._reap()
             if self.waiting and too_many_failures(self.root, self.folder.name):
                 self._drop(list(self.waiting))
             self._begin()
-            time.sleep(INTERVAL)
+            time.sleep(max(INTERVAL, 20 * (time.process_time() - began)))  # the cores are for the runs
         self.turn.leave()
 
     def _run(self, run_id: str) -> Run:
         return Run(self.root / "runs" / run_id)
+
+    def _config(self, run_id: str) -> RunConfig:
+        """Read once: what a job is to run with does not change after its submission."""
+        if run_id not in self.configs:
+            self.configs[run_id] = job_config(self._run(run_id).folder)
+        return self.configs[run_id]
 
     def _beat(self) -> None:
         if time.monotonic() - self._touched > HEARTBEAT:
@@ -121,7 +130,7 @@ class Pool:
 
     def _begin(self) -> None:
         for run_id in self._free_runs():
-            config = job_config(self._run(run_id).folder)
+            config = self._config(run_id)
             count = self.slots.needed(config)
             if len(self.active) >= self.slots.parallel:
                 if self.slots.parallel * count < len(self.slots.places):

@@ -79,10 +79,14 @@ def submission_folder(root: Path, name: str) -> Path:
 
 
 def begin(root: Path, launcher: str, entry: str, jobs: Sequence[Job], limits: Limits) -> str:
-    """Writes the records of jobs that are about to be submitted together, in place of earlier jobs' of those runs.
+    """`register` and `enter`: for places that carry out nothing before they are told to."""
+    name = register(root, launcher, jobs, limits)
+    enter(name, launcher, entry, jobs)
+    return name
 
-    Returns the submission's name.
-    """
+
+def register(root: Path, launcher: str, jobs: Sequence[Job], limits: Limits) -> str:
+    """Writes down that these jobs are submitted together; returns the submission's name."""
     name = f"{launcher}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     submission = Submission(
         launcher,
@@ -93,12 +97,16 @@ def begin(root: Path, launcher: str, entry: str, jobs: Sequence[Job], limits: Li
         str(limits.snapshot) if limits.snapshot else None,
     )
     write_json(submission_folder(root, name) / "submission.json", asdict(submission))
+    return name
+
+
+def enter(submission: str, launcher: str, entry: str, jobs: Sequence[Job]) -> None:
+    """Writes the records of a submission's jobs, in place of earlier jobs' of those runs."""
     for job in jobs:
         folder = job_folder(job.folder)
         write_text(folder / "config.yaml", compose.to_yaml(job.config))
         stop_file(job.folder).unlink(missing_ok=True)
-        write_json(folder / "job.json", asdict(JobRecord(launcher, name, now(), entry, list(job.command))))
-    return name
+        write_json(folder / "job.json", asdict(JobRecord(launcher, submission, now(), entry, list(job.command))))
 
 
 def read_submission(root: Path, name: str) -> Submission | None:
