@@ -30,7 +30,13 @@ def predict_command(
         "predictions"
     ),
     threshold: Annotated[
-        float, typer.Option("--threshold", min=0.0, max=1.0, help="Draw detections with this score or more.")
+        float,
+        typer.Option(
+            "--threshold",
+            min=0.0,
+            max=1.0,
+            help="Draw detections with this score or more; a higher model.inference.score_threshold is lowered to it.",
+        ),
     ] = 0.5,
     root: Root = None,
     config_dir: ConfigDir = None,
@@ -46,6 +52,8 @@ def predict_command(
 
     Example: mrbench predict --weights final.pt data=coco_folder data.root=/data/coco street.jpg
     """
+    from mrbench.report.words import plural
+
     overrides = [item for item in arguments if "=" in item and not Path(item).exists()]
     rest = [item for item in arguments if item not in overrides]
     if weights is not None:
@@ -66,10 +74,13 @@ def predict_command(
         )
     if not paths:
         raise UserError("There are no pictures to look at.", "Give picture files, or a folder of them.")
+    inference = config.model.inference
+    inference.score_threshold = min(inference.score_threshold, threshold)  # what is dropped there cannot be drawn
     pictures, results = _detect(config, run, weights, paths)
     _write(pictures, results, out, threshold)
     shown = sum(item["score"] >= threshold for item in results)
-    typer.echo(f"{len(pictures)} pictures with {shown} detections of score {threshold:g} or more in {out}")
+    found = f"{plural(len(pictures), 'picture')} with {plural(shown, 'detection')}"
+    typer.echo(f"{found} of score {threshold:g} or more in {out}")
 
 
 def _detect(

@@ -58,6 +58,18 @@ def test_every_picture_is_drawn_and_all_detections_written(pictures):
     assert {item["category_id"] for item in written["detections"]} <= known
 
 
+def test_a_low_threshold_is_not_cut_short_by_the_model_s_own(pictures):
+    """A model of small scores, of which its configuration would drop all."""
+    torch.manual_seed(0)
+    torch.save(build_detector(compose(SETTINGS).model, 4).state_dict(), pictures / "weights.pt")
+    settings = [*SETTINGS, "model.inference.score_threshold=0.99", "model.inference.detections_per_image=1"]
+    done = mrbench(pictures, "--weights", "weights.pt", *settings, "in/a.jpg", "--out", "drawn", "--threshold", "0.0")
+    assert done.returncode == 0, done.stderr
+    assert "1 picture with 1 detection of score 0 or more in drawn" in done.stdout
+    done = mrbench(pictures, "--weights", "weights.pt", *settings, "in/a.jpg", "--out", "drawn", "--threshold", "1")
+    assert "1 picture with 0 detections" in done.stdout
+
+
 @pytest.mark.parametrize(
     "arguments, said",
     [
