@@ -353,7 +353,8 @@ def _need(need: MoreSeeds, arms: list[str]) -> str:
     if need.seeds == 0:
         return f"nothing more for {listed(arms)} (it would have shown)"
     each = f"each of {listed(arms)}" if len(arms) > 1 else arms[0]
-    return f"{more_seeds(need)} more {'seed' if need.seeds == 1 else 'seeds'} for {each} and for the baseline"
+    count = f"more than {MOST:,} more" if need.seeds is None else f"{need.seeds} more"
+    return f"{count} {'seed' if need.seeds == 1 else 'seeds'} for {each} and for the baseline"
 
 
 def evaluation_notes(report: Report) -> list[str]:

@@ -185,8 +185,8 @@ def test_all_metrics_and_arms_share_one_sentence_on_more_seeds() -> None:
     assert settling(replace(report, answers=answers)) == [
         "To see a true difference of 0.4 points with 80 % chance takes in box AP 2 more seeds for pool and for the "
         "baseline; in mask AP 2 more seeds for each of pool and roi and for the baseline, 1 more seed for deep and "
-        "for the baseline, nothing more for old (it would have shown), >1,000 more seeds for wide and for the "
-        "baseline, more test images, not seeds, for few."
+        "for the baseline, nothing more for old (it would have shown), more than 1,000 more seeds for wide "
+        "and for the baseline, more test images, not seeds, for few."
     ]
     same = replace(report, answers=(answers[0], replace(answers[0], metric="mask/AP")))
     assert "takes in box AP and mask AP 2 more seeds for pool and for the baseline." in settling(same)[0]
