@@ -48,8 +48,8 @@ class Latency:
 class PairedRatio:
     """How many times as fast one is as another, out of measurements that took turns."""
 
-    value: float  # median over the rounds
-    interval: list[float] | None  # at least 95 %, from order statistics; null below six rounds
+    value: float  # over the rounds, by Hodges and Lehmann
+    interval: list[float] | None  # at least 95 %, by Wilcoxon's signed ranks; null below six rounds
     rounds: list[float]
 
 
@@ -137,26 +137,35 @@ def trend_probability(values: Sequence[float], seasons: int) -> float:
 def paired_ratio(ours: Sequence[float], theirs: Sequence[float]) -> PairedRatio:
     """`theirs / ours` of seconds, whose blocks were measured in the order ours, theirs, theirs, ours, and so on.
 
-    Such a round has both in the middle of the same stretch of time, so that a steady drift cancels; the median over
-    rounds is not moved by a few that something else disturbed.
+    Such a round has both in the middle of the same stretch of time, so that a steady drift cancels. Over rounds it is
+    Hodges and Lehmann's estimate (1963) on logarithms, the median of all pairs' means: single disturbed rounds hardly
+    move it, and it spreads less than the median.
     """
     if not ours or len(ours) != len(theirs) or len(ours) % 2:
         raise ValueError("rounds have two blocks of each")
     rounds = [(theirs[k] + theirs[k + 1]) / (ours[k] + ours[k + 1]) for k in range(0, len(ours), 2)]
-    return PairedRatio(statistics.median(rounds), median_interval(rounds), rounds)
+    means = walsh_averages([math.log(value) for value in rounds])
+    rank = signed_rank(len(rounds)) + 1
+    interval = [math.exp(means[rank - 1]), math.exp(means[-rank])] if rank > 0 else None
+    return PairedRatio(math.exp(statistics.median(means)), interval, rounds)
 
 
-def median_interval(values: Sequence[float]) -> list[float] | None:
-    """The shortest interval of two values with equal ranks from either end that holds the median with a probability
-    of at least 95 %, whatever the distribution (Conover, Practical Nonparametric Statistics, section 3.2); None below
-    six values."""
-    count, below, rank = len(values), 0.0, 0
-    while rank <= count and (below := below + math.comb(count, rank) / 2**count) <= 0.025:
-        rank += 1
-    if rank == 0:
-        return None
-    ordered = sorted(values)
-    return [ordered[rank - 1], ordered[-rank]]
+def walsh_averages(values: Sequence[float]) -> list[float]:
+    """The means of all pairs, each value with itself too, in rising order."""
+    return sorted((a + b) / 2 for place, a in enumerate(values) for b in values[place:])
+
+
+def signed_rank(count: int, tail: float = 0.025) -> int:
+    """The largest sum of positive ranks that Wilcoxon's signed-rank test calls significant: its probability, and that
+    of all smaller ones together, is at most `tail`. -1 where there is none."""
+    ways = [1] + [0] * (count * (count + 1) // 2)  # in which ranks up to `count` add up to each sum
+    for rank in range(1, count + 1):
+        for total in range(len(ways) - 1, rank - 1, -1):
+            ways[total] += ways[total - rank]
+    below, found = 0, -1
+    while (below := below + ways[found + 1]) <= tail * 2**count:
+        found += 1
+    return found
 
 
 def ratio(a: Summary, b: Summary) -> Ratio:

@@ -88,7 +88,7 @@ def peer_text(peer: Peer) -> str:
     if times is None:
         return f"{peer.name} failed: {peer.note}"
     within = f" (95 % interval {' … '.join(f'{bound:.3f}' for bound in times.interval)})" if times.interval else ""
-    return f"{times.value:.3f} times as fast as {peer.name}{within}; median of {len(times.rounds)} rounds in turns"
+    return f"{times.value:.3f} times as fast as {peer.name}{within}; {len(times.rounds)} rounds in turns"
 
 
 def _work(work: Work) -> str:

@@ -8,10 +8,10 @@ import pytest
 from mrbench.bench.statistics import (
     Summary,
     latency,
-    median_interval,
     paired_ratio,
     percentile,
     ratio,
+    signed_rank,
     summarise,
     trend_probability,
 )
@@ -96,15 +96,32 @@ def test_the_ratio_of_single_values_has_no_error() -> None:
 
 
 def test_rounds_of_turns_are_worked_by_hand() -> None:
-    # (4 + 6) / (2 + 3) = 2; (9 + 9) / (3 + 3) = 3; (1 + 1) / (1 + 1) = 1
+    # (4 + 6) / (2 + 3) = 2; (9 + 9) / (3 + 3) = 3; (1 + 1) / (1 + 1) = 1. Geometric means of pairs: 1, 2 ** 0.5,
+    # 3 ** 0.5, 2, 6 ** 0.5, 3; half way between the middle two: (2 * 3 ** 0.5) ** 0.5
     found = paired_ratio([2.0, 3, 3, 3, 1, 1], [4.0, 6, 9, 9, 1, 1])
-    assert (found.rounds, found.value, found.interval) == ([2.0, 3.0, 1.0], 2.0, None)
+    assert (found.rounds, found.interval) == ([2.0, 3.0, 1.0], None)
+    assert found.value == pytest.approx((2 * 3**0.5) ** 0.5)
     with pytest.raises(ValueError, match="two blocks of each"):
         paired_ratio([1.0], [1.0])
 
 
-@pytest.mark.parametrize("count, ranks", [(5, None), (6, (1, 6)), (10, (2, 9)), (20, (6, 15)), (30, (10, 21))])
-def test_the_median_s_interval_has_the_ranks_of_the_binomial_tables(count: int, ranks: tuple[int, int] | None) -> None:
-    """As tabled, for example in Altman et al. 2000, Statistics with Confidence."""
-    values = [float(k) for k in range(count, 0, -1)]
-    assert median_interval(values) == (None if ranks is None else list(ranks))
+@pytest.mark.parametrize(
+    "count, critical", [(5, -1), (6, 0), (7, 2), (8, 3), (10, 8), (12, 13), (15, 25), (20, 52), (25, 89), (30, 137)]
+)
+def test_the_signed_rank_is_that_of_the_printed_tables(count: int, critical: int) -> None:
+    """Wilcoxon & Wilcox 1964, two-sided 5 %, as statistics books reprint it."""
+    assert signed_rank(count) == critical
+
+
+def test_the_interval_has_the_tabled_ranks_among_all_pairs() -> None:
+    rounds = [math.exp(k / 100) for k in (3, 1, 4, 1, 5, 9, 2, 6, 5, 3)]
+    found = paired_ratio([1.0] * 20, [r for r in rounds for _ in range(2)])
+    means = sorted((a + b) / 2 for i, a in enumerate(rounds) for b in rounds[i:])
+    # ten rounds: 8 is critical, so the 9th of 55 from either end; the logarithms' means are close to the means'
+    assert found.interval == pytest.approx([means[8], means[-9]], rel=1e-3)
+
+
+def test_a_disturbed_round_hardly_moves_the_ratio() -> None:
+    quiet = paired_ratio([1.0] * 40, [2.0] * 40).value
+    disturbed = paired_ratio([1.0] * 38 + [20.0] * 2, [2.0] * 40).value
+    assert (quiet, disturbed) == (pytest.approx(2), pytest.approx(2))
