@@ -90,12 +90,16 @@ class Means:
         self._sums = values if self._sums is None else self._sums + values
         self._count += 1
 
+    def now(self) -> dict[str, float]:
+        """The means since the last `take`."""
+        assert self._sums is not None
+        return dict(zip(self._names, (self._sums / self._count).tolist(), strict=True))
+
     def take(self) -> dict[str, float]:
         """The means since the last call."""
-        assert self._sums is not None
-        means = (self._sums / self._count).tolist()
+        means = self.now()
         self._sums, self._count = None, 0
-        return dict(zip(self._names, means, strict=True))
+        return means
 
     def state_dict(self) -> dict[str, Any]:
         return {"names": self._names, "sums": self._sums, "count": self._count}
@@ -202,12 +206,15 @@ class Loop:
         self.guard.add(self.done, losses, batch.image_ids)
         self.throughput.iteration_done()
         last = self.done == self.total
-        logging = last or self.done == 1 or self.done % self.config.runtime.log_period == 0
+        logging = last or self.done % self.config.runtime.log_period == 0
         looking = logging or self.device.type == "cpu"  # where a look costs no wait
         if looking:
             self._check()
         if logging:
             self._log()
+        elif self.done == 1 and self.world.main:  # a sign of life; the record's lines stay means over log_period
+            memory = peak_memory(self.device)
+            self.reporter.show(1, self.total, self.means.now(), None, self.config.schedule.images_per_batch, memory)
         stopped = 0
         if looking or self.world.size == 1:
             stopped = largest(self.stop.received or 0, self.world)

@@ -39,12 +39,15 @@ def test_a_complete_run_has_its_whole_record(undisturbed: Run) -> None:
     assert status.images_per_second > 0
     assert status.ended is not None
     lines = undisturbed.metrics()
-    assert [line["iteration"] for line in lines if line["kind"] == "train"] == [1, 2, 4, 6, 8, 10, 12]
+    assert [line["iteration"] for line in lines if line["kind"] == "train"] == [2, 4, 6, 8, 10, 12]
     assert [line["iteration"] for line in lines if line["kind"] == "evaluation"] == [6, 12]
     parts = ("rpn_objectness", "rpn_box", "box_class", "box_regression", "mask")
     for line in lines:
         if line["kind"] == "train":
             assert line["loss"] == pytest.approx(sum(line[part] for part in parts), rel=1e-5)
+    told = undisturbed.log_file.read_text()
+    assert "iteration 1/12  loss" in told
+    assert "iteration 12: evaluating 6 images" in told
     assert evaluation is not None
     assert (evaluation["iteration"], evaluation["images"]) == (12, 6)
     assert {"box/AP", "mask/APl"} <= set(evaluation["metrics"])
