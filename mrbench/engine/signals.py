@@ -1,5 +1,5 @@
-"""Being asked to stop, which is noted and not obeyed at once: SIGTERM (a cluster wants its node back), SIGINT (Ctrl-C),
-and what a cluster is told to send before a job's time is over (sbatch --signal)."""
+"""Being asked to stop, which is noted and not obeyed at once: SIGTERM (a cluster wants its node back), SIGINT
+(Ctrl-C), and what a cluster is told to send before a job's time is over (sbatch --signal)."""
 
 import signal
 import threading
