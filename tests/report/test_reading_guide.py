@@ -7,14 +7,18 @@ from pathlib import Path
 from statistics import fmean, stdev, variance
 from typing import Any
 
+import numpy as np
 import pytest
 
+from mrbench.evaluation import bootstrap
+from mrbench.evaluation.matches import Matches
 from mrbench.evaluation.student import critical, two_sided_p
 from mrbench.report import words
 from mrbench.report.cost import unbeaten
 from mrbench.report.reproduction import noise_of_one
 
 TOP = Path(__file__).resolve().parents[2]
+DEMO = TOP / "results" / "demo"
 ARMS = ["gn", "frozen_bn", "roi_pool", "longer"]
 
 
@@ -26,7 +30,7 @@ def guide() -> str:
 
 @pytest.fixture(scope="module")
 def report() -> dict[str, Any]:
-    return json.loads((TOP / "results" / "demo" / "report.json").read_text())
+    return json.loads((DEMO / "report.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +38,18 @@ def scores(report: dict[str, Any]) -> dict[str, list[float]]:
     """Box AP by arm, in the order of seeds."""
     runs = sorted(report["runs"], key=lambda run: run["seed"])
     return {arm: [run["box/AP"] for run in runs if run["arm"] == arm] for arm in ARMS}
+
+
+@pytest.fixture(scope="module")
+def drawn() -> dict[str, np.ndarray]:
+    """Mean box AP of two arms over seeds, [400] draws of the test images, from the records' matches."""
+    arms = json.loads((DEMO / "studies" / "demo.json").read_text())["arms"]
+
+    def of_run(run: str) -> np.ndarray:
+        matches = Matches.load(DEMO / "runs" / run / "matches.npz")
+        return bootstrap.compute(matches, "box").scores["AP"]
+
+    return {arm: np.mean([of_run(run) for run in arms[arm]["runs"].values()], axis=0) for arm in ("gn", "frozen_bn")}
 
 
 def row_of(report: dict[str, Any], arm: str) -> dict[str, Any]:
@@ -74,7 +90,7 @@ def test_runs_and_row_of_the_example_are_the_demo_s(
 
 
 def test_mean_and_interval_are_worked_as_the_report_has_them(
-    guide: str, report: dict[str, Any], scores: dict[str, list[float]]
+    guide: str, report: dict[str, Any], scores: dict[str, list[float]], drawn: dict[str, np.ndarray]
 ) -> None:
     shown, runs = row_of(report, "frozen_bn"), scores["frozen_bn"]
     assert shown["mean"] == pytest.approx(fmean(runs))
@@ -91,10 +107,14 @@ def test_mean_and_interval_are_worked_as_the_report_has_them(
     noise = report["seed_noise"]["box/AP"]["within_arms"]
     assert (noise["sd"], noise["df"]) == (pytest.approx(sqrt(pooled)), 8)
     has(guide, f"({' + '.join(map(number, variances))}) / 4 = {number(pooled)}", f"s = {number(sqrt(pooled))} with")
-    half = critical(8) * sqrt(pooled / 3)
+    seeds, images = pooled / 3, drawn["frozen_bn"].var(ddof=1)
+    error = sqrt(seeds + images)
+    half = critical(8) * error
     has(
         guide,
-        f"{number(sqrt(pooled))} / √3 = {number(sqrt(pooled / 3))}; times",
+        f"{number(pooled)} / 3 = {number(seeds)}",
+        f"The variance of these 400 is {number(images)}",
+        f"√({number(seeds)} + {number(images)}) = {number(error)} is the standard error; times",
         f"8 degrees, {critical(8):.3f}, that",
     )
     has(guide, f"from {number(fmean(runs))} − {number(half)} to {number(fmean(runs))} + {number(half)}")
@@ -102,7 +122,7 @@ def test_mean_and_interval_are_worked_as_the_report_has_them(
 
 
 def test_difference_and_its_p_are_worked_as_the_report_has_them(
-    guide: str, report: dict[str, Any], scores: dict[str, list[float]]
+    guide: str, report: dict[str, Any], scores: dict[str, list[float]], drawn: dict[str, np.ndarray]
 ) -> None:
     shown = row_of(report, "frozen_bn")
     pairs = list(zip(scores["frozen_bn"], scores["gn"], strict=True))
@@ -123,16 +143,22 @@ def test_difference_and_its_p_are_worked_as_the_report_has_them(
         f"√({number(squares)} / 6) = {number(noise['sd'])}",
     )
     seeds = 2 * noise["sd"] ** 2 / 3
-    error = sqrt(seeds)
+    images = (drawn["frozen_bn"] - drawn["gn"]).var(ddof=1)
+    error = sqrt(seeds + images)
     half = critical(6) * error
-    has(guide, f"2 × {number(noise['sd'])}² / 3 = {number(seeds)}", f"√{number(seeds)} = {number(error)} is")
+    has(
+        guide,
+        f"2 × {number(noise['sd'])}² / 3 = {number(seeds)}",
+        f"the difference of their means has the variance {number(images)}",
+        f"√({number(seeds)} + {number(images)}) = {number(error)} is",
+    )
     has(guide, f"t = {critical(6):.3f} for", f"the half-width is {number(half)}:")
     assert shown["difference_low"] == pytest.approx(shown["difference"] - half)
     assert shown["difference_high"] == pytest.approx(shown["difference"] + half)
     t = shown["difference"] / error
     assert shown["p"] == pytest.approx(two_sided_p(t, 6), rel=1e-3)
     has(guide, f"{number(shown['difference'])} is {number(-t)} standard errors from 0")
-    has(guide, f"the half-width of box AP is {number(half, 1)}")
+    has(guide, f"the half-width of box AP is {number(half, 1)} for `frozen_bn`")
 
 
 def test_holm_s_correction_is_worked_as_the_report_has_it(guide: str, report: dict[str, Any]) -> None:
@@ -158,6 +184,11 @@ def test_costs_and_which_of_them_are_unbeaten_are_the_demo_s(guide: str, report:
         has(guide, f"| {arm} | {speed:.1f} | {seconds:.0f} s | {'yes' if best[arm] else 'no'} |")
     speed = costs["gn"]["images_per_second"]
     has(guide, f"450 iterations × 2 pictures / {speed:.1f} = {450 * 2 / speed:.0f} s")
+    beaten, by = (row_of(report, arm)["mean"] for arm in ("frozen_bn", "roi_pool"))
+    seconds, fewer = (costs[arm]["hours"] * 3600 for arm in ("frozen_bn", "roi_pool"))
+    has(guide, f"with {beaten:.1f} against {by:.1f} in {seconds:.0f} against {fewer:.0f} s")
+    one, two, three = (run["images_per_second"] for run in report["runs"] if run["arm"] == "gn")
+    has(guide, f"at {one:.1f}, {two:.1f} and {three:.1f} images/s")
 
 
 def test_the_warnings_name_numbers_that_hold(
