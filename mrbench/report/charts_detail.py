@@ -204,7 +204,8 @@ def figures(report: Report) -> dict[str, tuple[Figure, str]]:
         caption = f"What each kind of error costs, in points of {kind} AP50: means over seeds. Filled: decided."
         found[f"errors-{kind}"] = (errors(report, kind), caption)
     for kind in kinds if len(report.study.arms) <= ARMS_UP_TO else []:
-        caption = f"{kind} AP by IoU threshold: means over seeds. Bands: 95 % intervals."
+        bands = " Bands: 95 % intervals." if len(report.challengers) <= BANDS_UP_TO else ""
+        caption = f"{kind} AP by IoU threshold: means over seeds.{bands}"
         found[f"thresholds-{kind}"] = (thresholds(report, kind), caption)
     for place, arm in enumerate(report.challengers[:CLASSES_OF], 1):
         for kind in kinds:

@@ -1,6 +1,7 @@
 """`mrbench sweep` whose jobs call fake_train; says at its end whether the sweeping process knows torch."""
 
 import functools
+import signal
 import sys
 
 import typer
@@ -10,6 +11,8 @@ from mrbench.cli.sweep import sweep_command
 from mrbench.errors import UserError
 from mrbench.launch import sweep
 
+# Where the tests are run in the background, their shell has Ctrl-C ignored by all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sweep.Sweep = functools.partial(sweep.Sweep, entry="fake_train:train")  # type: ignore[misc, assignment]
 app = typer.Typer(pretty_exceptions_enable=False)
 app.command()(sweep_command)
