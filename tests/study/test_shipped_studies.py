@@ -104,7 +104,7 @@ def test_the_page_of_all_studies_is_current() -> None:
 
 
 def test_the_list_names_every_study() -> None:
-    listed = CliRunner().invoke(app, ["studies", "list"]).output
+    listed = CliRunner().invoke(app, ["studies", "list"], env={"COLUMNS": "400"}).output
     assert [line.split()[0] for line in listed.splitlines()[1:]] == study_names()
 
 
