@@ -91,10 +91,9 @@ def _propose(config: "RunConfig", weights: Path, splits: list[str]) -> "dict[str
     import torch
 
     from mrbench.data.sources import open_split
-    from mrbench.engine.checkpoint import load_model_weights
     from mrbench.engine.distributed import World, choose_device, set_threads
+    from mrbench.engine.evaluate import trained_network
     from mrbench.engine.precision import check_precision, set_matmul_precision
-    from mrbench.modeling.build import build_network, without_initial_weights
     from mrbench.modeling.detector import MaskRCNN
     from mrbench.modeling.proposal_network import ProposalNetwork
 
@@ -105,9 +104,7 @@ def _propose(config: "RunConfig", weights: Path, splits: list[str]) -> "dict[str
     # All opened first: what is wrong with one is known before the work on another.
     datasets = {name: open_split(config.data, name) for name in splits}
     classes = len(next(iter(datasets.values())).categories)
-    model = build_network(without_initial_weights(config.model), classes)
-    for line in load_model_weights(weights, model, config.model.weights_mismatch).lines():
-        typer.echo(line, err=True)
+    model = trained_network(config, weights, classes, World())
     if isinstance(model, MaskRCNN):
         assert model.rpn is not None
         mean, std = model.pixel_mean.flatten().tolist(), model.pixel_std.flatten().tolist()
