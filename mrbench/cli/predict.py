@@ -93,13 +93,12 @@ def _detect(
 
     from mrbench.data.coco import CocoDataset
     from mrbench.data.sources import open_split
-    from mrbench.engine.checkpoint import load_model_weights
-    from mrbench.engine.distributed import World, choose_device
-    from mrbench.engine.evaluate import run_weights
-    from mrbench.engine.precision import autocast, check_precision, set_matmul_precision
+    from mrbench.engine.distributed import World
+    from mrbench.engine.evaluate import run_weights, testing_process, trained_network
+    from mrbench.engine.precision import autocast
     from mrbench.evaluation.folder import open_pictures
     from mrbench.evaluation.inference import detect_as_configured
-    from mrbench.modeling.build import build_detector, without_initial_weights
+    from mrbench.modeling.detector import MaskRCNN
 
     # Before the data set is opened, which may be long work.
     open_pictures(paths, [])
@@ -107,15 +106,13 @@ def _detect(
         assert run is not None
         weights = run_weights(run)
     pictures = open_pictures(paths, open_split(config.data, "val").categories)
-    device = choose_device(config.runtime, World())
-    check_precision(config.precision.kind, device)
-    set_matmul_precision(config.precision.kind)
-    model = build_detector(without_initial_weights(config.model), len(pictures.categories))
-    for line in load_model_weights(weights, model, config.model.weights_mismatch).lines():
-        typer.echo(line, err=True)
     config.runtime.num_workers = min(config.runtime.num_workers, len(pictures) // 8)
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    with (
+        testing_process(World(), None, config) as device,
+        Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
+    ):
+        model = cast(MaskRCNN, trained_network(config, weights, len(pictures.categories), World()))
         task = progress.add_task("detecting", total=len(pictures))
         results = detect_as_configured(
             model.to(device),

@@ -88,34 +88,28 @@ def _model_of(
 
 
 def _propose(config: "RunConfig", weights: Path, splits: list[str]) -> "dict[str, ProposalTable]":
-    import torch
-
     from mrbench.data.sources import open_split
-    from mrbench.engine.distributed import World, choose_device, set_threads
-    from mrbench.engine.evaluate import trained_network
-    from mrbench.engine.precision import check_precision, set_matmul_precision
+    from mrbench.engine.distributed import World
+    from mrbench.engine.evaluate import testing_process, trained_network
     from mrbench.modeling.detector import MaskRCNN
     from mrbench.modeling.proposal_network import ProposalNetwork
 
-    device = choose_device(config.runtime, World())
-    check_precision(config.precision.kind, device)
-    set_matmul_precision(config.precision.kind)
-    set_threads(config.runtime, 1)
-    # All opened first: what is wrong with one is known before the work on another.
-    datasets = {name: open_split(config.data, name) for name in splits}
-    classes = len(next(iter(datasets.values())).categories)
-    model = trained_network(config, weights, classes, World())
-    if isinstance(model, MaskRCNN):
-        assert model.rpn is not None
-        mean, std = model.pixel_mean.flatten().tolist(), model.pixel_std.flatten().tolist()
-        model = ProposalNetwork(model.backbone, model.neck, model.rpn, mean, std)
-    network = model.to(torch.device(device))
-    counts = config.model.rpn
-    tables = {}
-    for name, dataset in datasets.items():
-        training = replace(counts, pre_nms_test=counts.pre_nms_train, post_nms_test=counts.post_nms_train)
-        network.rpn.config = training if name == "train" else counts
-        tables[name] = _propose_split(network, config, name, dataset)
+    with testing_process(World(), None, config) as device:
+        # All opened first: what is wrong with one is known before the work on another.
+        datasets = {name: open_split(config.data, name) for name in splits}
+        classes = len(next(iter(datasets.values())).categories)
+        model = trained_network(config, weights, classes, World())
+        if isinstance(model, MaskRCNN):
+            assert model.rpn is not None
+            mean, std = model.pixel_mean.flatten().tolist(), model.pixel_std.flatten().tolist()
+            model = ProposalNetwork(model.backbone, model.neck, model.rpn, mean, std)
+        network = model.to(device)
+        counts = config.model.rpn
+        tables = {}
+        for name, dataset in datasets.items():
+            training = replace(counts, pre_nms_test=counts.pre_nms_train, post_nms_test=counts.post_nms_train)
+            network.rpn.config = training if name == "train" else counts
+            tables[name] = _propose_split(network, config, name, dataset)
     return tables
 
 
