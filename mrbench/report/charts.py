@@ -1,7 +1,8 @@
 """The report's charts (matplotlib, drawn without a display): AP by arm, and differences; and what all charts share.
 
 Colours are Okabe and Ito's, which the colour-blind tell apart; what a colour says is said by shape or filling too,
-so that a print in grey can be read. Every function returns a figure; `save` and `inline_svg` put it out.
+so that a print in grey can be read. Every function returns a figure; `Chart` holds it, `save` and `inline_svg` put
+it out.
 """
 
 import io
@@ -9,6 +10,8 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from mrbench.report import words
 from mrbench.report.build import Answer, Report
 from mrbench.report.statistics import BETTER, WORSE
-from mrbench.runs.files import replacing
+from mrbench.runs.files import replacing, write_text
 
 INK, FAINT, RULE = "#1b1f24", "#59636e", "#d8dee4"
 BLUE, VERMILION = "#0072b2", "#d55e00"
@@ -60,6 +63,23 @@ STYLE: Any = {
 def styled() -> Iterator[None]:
     with matplotlib.rc_context(STYLE):
         yield
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure with its caption. It is drawn as SVG once, however many files and pages have it."""
+
+    figure: Figure
+    caption: str
+
+    @cached_property
+    def svg(self) -> str:
+        """A file of its own."""
+        stream = io.StringIO()
+        with styled():
+            _lay_out(self.figure)
+            self.figure.savefig(stream, format="svg", metadata={"Date": None})
+        return stream.getvalue()
 
 
 def arm_label(name: str, width: int = 22) -> str:
@@ -186,14 +206,11 @@ def _difference_row(ax: Axes, y: int, answer: Answer, arm: str) -> None:
     )
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(chart: Chart, path: Path) -> None:
     """Writes `path` with the suffixes .svg and .png (200 dots an inch), each whole or not at all."""
-    with styled():
-        _lay_out(figure)
-        for suffix in (".svg", ".png"):
-            metadata = {"Date": None} if suffix == ".svg" else None
-            with replacing(path.with_suffix(suffix)) as temporary:
-                figure.savefig(temporary, format=suffix[1:], dpi=200, metadata=metadata)
+    write_text(path.with_suffix(".svg"), chart.svg)
+    with styled(), replacing(path.with_suffix(".png")) as temporary:
+        chart.figure.savefig(temporary, format="png", dpi=200)
 
 
 def _lay_out(figure: Figure) -> None:
@@ -203,13 +220,9 @@ def _lay_out(figure: Figure) -> None:
         figure.set_layout_engine(None)
 
 
-def inline_svg(figure: Figure, name: str, description: str) -> str:
-    """The figure as an <svg> element for a page: ids of its own, colours from the page's variables, no links."""
-    stream = io.StringIO()
-    with styled():
-        figure.savefig(stream, format="svg", metadata={"Date": None})
-    text = stream.getvalue()
-    text = text[text.index("<svg") :]
+def inline_svg(chart: Chart, name: str, description: str) -> str:
+    """The chart as an <svg> element for a page: ids of its own, colours from the page's variables, no links."""
+    text = chart.svg[chart.svg.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
     text = re.sub(r'\s(xmlns(:\w+)?|version)="[^"]*"', "", text)
     text = text.replace("xlink:href", "href")

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from mrbench.report import words
 from mrbench.report.build import Answer, Report
-from mrbench.report.charts import BLUE, FAINT, INK, arm_label, styled
+from mrbench.report.charts import BLUE, FAINT, INK, Chart, arm_label, styled
 from mrbench.report.cost import costs
 
 MARK, LETTER, LINE = 4.0, 4.9, 10.0  # points: half a mark, and a letter's width and a line's height of the names
@@ -16,7 +16,7 @@ STEPS = [step for far in range(0, 120, 2) for step in ((-far, far) if far else (
 Box = tuple[float, float, float, float]
 
 
-def figures(report: Report) -> dict[str, tuple[Figure, str]]:
+def figures(report: Report) -> dict[str, Chart]:
     """Those that have something to show, by the name of their file, with a caption."""
     found = {}
     for answer in report.answers:
@@ -25,7 +25,7 @@ def figures(report: Report) -> dict[str, tuple[Figure, str]]:
             caption = (
                 f"{words.metric_name(answer.metric)} against training speed. Filled: no other shown beats it in both."
             )
-            found[f"speed-{name}"] = (figure, caption)
+            found[f"speed-{name}"] = Chart(figure, caption)
     return found
 
 

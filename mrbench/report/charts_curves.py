@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mrbench.report import words
 from mrbench.report.build import Report
-from mrbench.report.charts import DASHES, PALETTE, arm_label, styled
+from mrbench.report.charts import DASHES, PALETTE, Chart, arm_label, styled
 from mrbench.report.collect import Arm
 
 BAND_FROM = 2  # seeds
@@ -64,10 +64,10 @@ def quantities(report: Report) -> list[Logged]:
     return [LOSS, RATE, *(Logged("evaluation", metric, words.metric_name(metric)) for metric in metrics)]
 
 
-def figures(report: Report) -> dict[str, tuple[Figure, str]]:
+def figures(report: Report) -> dict[str, Chart]:
     """All of them by the name of their file, with a caption; those that no run has two points of are left out."""
     found = {quantity.file: (curves(report, quantity), quantity.caption) for quantity in quantities(report)}
-    return {name: (figure, caption) for name, (figure, caption) in found.items() if figure is not None}
+    return {name: Chart(figure, caption) for name, (figure, caption) in found.items() if figure is not None}
 
 
 def curves(report: Report, quantity: Logged) -> Figure | None:

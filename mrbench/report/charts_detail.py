@@ -22,6 +22,7 @@ from mrbench.report.charts import (
     PALETTE,
     RULE,
     VERMILION,
+    Chart,
     arm_label,
     signed_tick,
     styled,
@@ -32,7 +33,6 @@ from mrbench.report.statistics import BETTER, WORSE, Difference
 
 COLUMNS = 2  # of panels: small enough for a phone
 BANDS_UP_TO = 3  # arms: more would cover each other
-ARMS_UP_TO = 24  # more are no longer told apart; the tables have all
 CLASSES_OF = 6  # arms that have a chart of their classes; the table has all
 
 
@@ -194,16 +194,15 @@ def _class_row(ax: Axes, y: int, found: Difference) -> None:
     ax.plot(found.mean, y, marker, color=colour, markerfacecolor=fill, markersize=5.5, markeredgewidth=1.2, zorder=3)
 
 
-def figures(report: Report) -> dict[str, tuple[Figure, str]]:
-    """All of them by the name of their file, with a caption. Classes are those of the first arms; of many arms there
-    are no others."""
+def figures(report: Report) -> dict[str, Chart]:
+    """All of them by the name of their file. Classes are those of the first arms."""
     kinds = list(dict.fromkeys(section.kind for section in report.detail.sections))
     base = report.study.baseline
     found: dict[str, tuple[Figure | None, str]] = {}
-    for kind in kinds if len(report.study.arms) <= ARMS_UP_TO else []:
+    for kind in kinds:
         caption = f"What each kind of error costs, in points of {kind} AP50: means over seeds. Filled: decided."
         found[f"errors-{kind}"] = (errors(report, kind), caption)
-    for kind in kinds if len(report.study.arms) <= ARMS_UP_TO else []:
+    for kind in kinds:
         bands = " Bands: 95 % intervals." if len(report.challengers) <= BANDS_UP_TO else ""
         caption = f"{kind} AP by IoU threshold: means over seeds.{bands}"
         found[f"thresholds-{kind}"] = (thresholds(report, kind), caption)
@@ -212,4 +211,4 @@ def figures(report: Report) -> dict[str, tuple[Figure, str]]:
             name = f"classes-{kind}-{place}-{re.sub(r'[^A-Za-z0-9._]+', '_', arm)[:30]}"
             caption = f"{arm}: classes whose {kind} AP rose or fell most against {base}, with 95 % intervals."
             found[name] = (classes(report, arm, kind), caption)
-    return {name: (figure, caption) for name, (figure, caption) in found.items() if figure is not None}
+    return {name: Chart(figure, caption) for name, (figure, caption) in found.items() if figure is not None}

@@ -9,7 +9,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from mrbench.report import words
 from mrbench.report.build import Answer, Report
-from mrbench.report.charts import DASHES, PALETTE, VERMILION, arm_label, styled
+from mrbench.report.charts import DASHES, PALETTE, VERMILION, Chart, arm_label, styled
 from mrbench.report.factors import Factor, Series, factors
 
 MARKERS = "oD^vPX"  # squares are published values
@@ -18,7 +18,7 @@ LOG_FROM = 8  # largest over smallest value
 APART = 0.07  # of the axis, between two labels below it
 
 
-def figures(report: Report) -> dict[str, tuple[Figure, str]]:
+def figures(report: Report) -> dict[str, Chart]:
     """One for each factor by the name of its file, with a caption."""
     found = {}
     for one in factors(report.study):
@@ -26,7 +26,7 @@ def figures(report: Report) -> dict[str, tuple[Figure, str]]:
             f"AP against {one.title}: means over seeds with 95 % intervals. Lines join arms that differ in it alone."
         )
         if any(_answered(report, one)):
-            found[f"factor-{one.key.replace('.', '-')}"] = (factor(report, one), caption)
+            found[f"factor-{one.key.replace('.', '-')}"] = Chart(factor(report, one), caption)
     return found
 
 

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from mrbench.bench.exporting import PARTS, hardware_name
 from mrbench.bench.matrix import Case
 from mrbench.bench.record import Record
-from mrbench.report.charts import BLUE, DASHES, FAINT, INK, PALETTE, arm_label, styled
+from mrbench.report.charts import BLUE, DASHES, FAINT, INK, PALETTE, Chart, arm_label, styled
 from mrbench.report.speed import Ours, best, comparable, measured, published, typical
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
@@ -26,7 +26,7 @@ GIB = 2**30
 Bars = dict[str, dict[str, tuple[float, float | None, str]]]  # group -> precision -> value, its spread, a note
 
 
-def figures(records: Sequence[Record]) -> dict[str, tuple[Figure, str]]:
+def figures(records: Sequence[Record]) -> dict[str, Chart]:
     """Every chart that has something to show, by its file's name, with a description."""
     makers: dict[str, tuple[Callable[[Sequence[Record]], Figure | None], str]] = {
         "throughput": (throughput, "images per second by GPU and precision"),
@@ -41,7 +41,7 @@ def figures(records: Sequence[Record]) -> dict[str, tuple[Figure, str]]:
         for name, (make, description) in makers.items():
             figure = make(records)
             if figure is not None:
-                found[name] = (figure, description)
+                found[name] = Chart(figure, description)
     return found
 
 

@@ -6,14 +6,9 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
-from matplotlib.figure import Figure
-
 from mrbench import __version__
 from mrbench.report import (
     charts,
-    charts_cost,
-    charts_curves,
-    charts_factor,
     cost,
     formats,
     gallery,
@@ -23,22 +18,25 @@ from mrbench.report import (
     table,
     words,
 )
-from mrbench.report.build import Answer, Report, charted
+from mrbench.report.build import Answer, Report
+from mrbench.report.charts import Chart
 from mrbench.report.collect import Arm
+from mrbench.report.drawing import Drawing
 
 OPEN_COMMANDS = 8  # commands of more arms are folded away
 CONTENTS = "<!-- contents -->"
 
 
-def render(report: Report, pictures: int = gallery.PICTURES) -> str:
-    """The whole page as text, with `pictures` validation pictures for an arm. `page.html` is its frame, `page.css` its
-    looks; `page.js` adds what a reader can do with it."""
+def render(report: Report, drawing: Drawing, pictures: int = gallery.PICTURES) -> str:
+    """The whole page as text, with `drawing`, the report's charts, and `pictures` validation pictures for an arm.
+
+    `page.html` is its frame, `page.css` its looks; `page.js` adds what a reader can do with it.
+    """
     study = report.study
     here = files("mrbench.report")
     frame = Template(here.joinpath("page.html").read_text(encoding="utf-8"))
     settings = origin.settings(study)
     environment = origin.environment(study)
-    drawn = charted(report)
     text = frame.substitute(
         title=escape(study.title),
         css=here.joinpath("page.css").read_text(encoding="utf-8").strip(),
@@ -53,13 +51,13 @@ def render(report: Report, pictures: int = gallery.PICTURES) -> str:
         ),
         accuracy=formats.html(table.accuracy(report), _over_seeds(report)),
         notes=_paragraphs([*words.interval_notes(report), *words.evaluation_notes(report)]),
-        charts=_accuracy_charts(drawn) + _figures(charts_factor.figures(drawn)),
-        detail=page_detail.render(report),
+        charts=_accuracy_charts(drawing.report) + _figures(drawing.factors),
+        detail=page_detail.render(report, drawing.detail),
         pictures=page_gallery.render(gallery.gather(report, pictures)),
         open=_open_questions(report),
-        curves=_charts(charts_curves.figures(drawn)),
+        curves=_charts(drawing.curves),
         cost=_beside(report)
-        + _charts(charts_cost.figures(drawn))
+        + _charts(drawing.cost)
         + formats.html(table.cost(report), "Cost: means over an arm's runs; memory is the highest.")
         + _paragraphs(cost.notes(report)),
         settings=formats.html(settings, f"Settings in which an arm differs from {study.baseline}.")
@@ -115,20 +113,18 @@ def _accuracy_charts(report: Report) -> str:
         if not any(summary.n for summary in answer.summaries.values()):
             continue
         name = words.metric_name(answer.metric)
-        figure = charts.accuracy(report, [answer])
         caption = f"{name} by arm. Dashed: {report.study.baseline}, the baseline."
-        found.append(
-            page_detail.figure(charts.inline_svg(figure, f"accuracy{position}", _describe(report, answer)), caption)
-        )
+        chart = Chart(charts.accuracy(report, [answer]), caption)
+        found.append(page_detail.figure(chart, f"accuracy{position}", _describe(report, answer)))
     if report.challengers:
         for position, answer in enumerate(report.answers):
             if not any(difference.mean is not None for difference in answer.differences.values()):
                 continue
             name = words.metric_name(answer.metric)
-            figure = charts.differences(report, [answer])
             caption = f"{name} less that of {report.study.baseline}. Arrows: decided; hollow: not."
-            svg = charts.inline_svg(figure, f"difference{position}", f"{caption} The numbers are in the table above.")
-            found.append(page_detail.figure(svg, caption))
+            chart = Chart(charts.differences(report, [answer]), caption)
+            description = f"{caption} The numbers are in the table above."
+            found.append(page_detail.figure(chart, f"difference{position}", description))
     return "\n".join(found)
 
 
@@ -139,14 +135,11 @@ def _describe(report: Report, answer: Answer) -> str:
     return f"{words.metric_name(answer.metric)} by arm: {', '.join(levels)}."
 
 
-def _figures(figures: Mapping[str, tuple[Figure, str]]) -> str:
-    return "\n".join(
-        page_detail.figure(charts.inline_svg(figure, name, caption), caption)
-        for name, (figure, caption) in figures.items()
-    )
+def _figures(figures: Mapping[str, Chart]) -> str:
+    return "\n".join(page_detail.figure(chart, name, chart.caption) for name, chart in figures.items())
 
 
-def _charts(figures: Mapping[str, tuple[Figure, str]]) -> str:
+def _charts(figures: Mapping[str, Chart]) -> str:
     """Beside each other; nothing where there are none."""
     return f'<div class="charts">\n{_figures(figures)}\n</div>' if figures else ""
 

@@ -1,27 +1,26 @@
 """The page's section on where arms differ: errors, sizes, IoU thresholds, classes."""
 
+from collections.abc import Mapping
 from html import escape
 
-from mrbench.report import charts, charts_detail, detail_table, formats
+from mrbench.report import charts, detail_table, formats
 from mrbench.report.build import Report
+from mrbench.report.charts import Chart
 from mrbench.report.table import Table
 
 OPEN_UP_TO = 40  # rows of a table that is not folded away
 
 
-def render(report: Report) -> str:
+def render(report: Report, drawn: Mapping[str, Chart]) -> str:
     """A section, or nothing where no run says anything of the kind and none is expected to."""
     notes = detail_table.notes(report.detail)
     if not notes:
         return ""
     found = detail_table.overviews(report)
     classes = detail_table.classes(report)
-    drawn = {
-        name: figure(charts.inline_svg(chart, name, caption), caption)
-        for name, (chart, caption) in charts_detail.figures(report).items()
-    }
-    of_classes = [text for name, text in drawn.items() if name.startswith("classes-")]
-    others = [text for text in drawn.values() if text not in of_classes]
+    shown = {name: figure(chart, name, chart.caption) for name, chart in drawn.items()}
+    of_classes = [text for name, text in shown.items() if name.startswith("classes-")]
+    others = [text for text in shown.values() if text not in of_classes]
     return "\n".join(
         [
             '<section aria-labelledby="detail">',
@@ -35,9 +34,10 @@ def render(report: Report) -> str:
     )
 
 
-def figure(svg: str, caption: str) -> str:
-    """A chart as the page has it."""
-    return f"<figure>\n{svg}\n<figcaption>{escape(caption)}</figcaption>\n</figure>"
+def figure(chart: Chart, name: str, description: str) -> str:
+    """A chart as the page has it, with its caption; the description is for those who do not see it."""
+    svg = charts.inline_svg(chart, name, description)
+    return f"<figure>\n{svg}\n<figcaption>{escape(chart.caption)}</figcaption>\n</figure>"
 
 
 def _charts(figures: list[str]) -> str:

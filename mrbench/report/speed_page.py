@@ -24,14 +24,14 @@ def write(records: Sequence[Record], folder: Path) -> list[Path]:
     """speed.md with charts/ beside it, speed.csv, and published.csv where the literature has the same network. Raises
     UserError where the folder cannot be written."""
     figures = charts_speed.figures(records)
-    texts = {"speed.md": markdown(records, {name: told for name, (_, told) in figures.items()})}
+    texts = {"speed.md": markdown(records, {name: chart.caption for name, chart in figures.items()})}
     texts["speed.csv"] = comma_separated(records)
     if comparable(records):
         texts["published.csv"] = _published_csv()
     for name, content in texts.items():
         write_text(folder / name, content)
-    for name, (figure, _) in figures.items():
-        charts.save(figure, folder / "charts" / name)
+    for name, chart in figures.items():
+        charts.save(chart, folder / "charts" / name)
     drawn = [folder / "charts" / f"{name}{suffix}" for name in figures for suffix in (".svg", ".png")]
     return [folder / name for name in texts] + drawn
 

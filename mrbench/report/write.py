@@ -8,13 +8,9 @@ from typing import Any
 from mrbench import __version__
 from mrbench.errors import UserError
 from mrbench.report import (
-    charts,
-    charts_cost,
-    charts_curves,
-    charts_detail,
-    charts_factor,
     cost,
     detail_table,
+    drawing,
     earlier,
     formats,
     origin,
@@ -22,10 +18,11 @@ from mrbench.report import (
     table,
     words,
 )
-from mrbench.report.build import Report, charted
+from mrbench.report.build import Report
 from mrbench.report.collect import Arm
 from mrbench.report.detail import SECTIONS
 from mrbench.report.gallery import PICTURES
+from mrbench.report.table import Table
 from mrbench.runs.files import write_text
 
 MARKDOWN_CLASSES = 5  # at either end, of an arm
@@ -42,16 +39,17 @@ def write(report: Report, folder: Path, kinds: Sequence[str], pictures: int = PI
     old_charts, old_tables = earlier.stale(folder, report.study)
     texts: dict[str, str] = {}
     drawn: list[Path] = []
-    if "html" in kinds:
-        texts["report.html"] = page.render(report, pictures)
-    if "markdown" in kinds:
-        drawn = draw(report, folder / "charts")
+    charts = drawing.draw(report) if {"html", "markdown"} & set(kinds) else None
+    tables = all_tables(report) if {"csv", "json"} & set(kinds) else ()
+    if charts and "html" in kinds:
+        texts["report.html"] = page.render(report, charts, pictures)
+    if charts and "markdown" in kinds:
+        drawn = drawing.save(charts, folder / "charts")
         texts["report.md"] = markdown(report, [path.stem for path in drawn if path.suffix == ".svg"])
     if "csv" in kinds:
-        tables = (*table.tables(report), detail_table.everything(report))
         texts |= {f"{found.name}.csv": formats.comma_separated(found) for found in tables}
     if "json" in kinds:
-        texts["report.json"] = as_json(report)
+        texts["report.json"] = as_json(report, tables)
     if "latex" in kinds:
         texts["report.tex"] = latex(report)
     for name, content in texts.items():
@@ -68,27 +66,13 @@ def text(report: Report, kind: str, pictures: int = PICTURES) -> str:
     makers = {
         "markdown": lambda: markdown(report, []),
         "csv": lambda: formats.comma_separated(table.accuracy(report)),
-        "json": lambda: as_json(report),
+        "json": lambda: as_json(report, all_tables(report)),
         "latex": lambda: latex(report),
-        "html": lambda: page.render(report, pictures),
+        "html": lambda: page.render(report, drawing.draw(report), pictures),
     }
     if kind not in makers:
         raise UserError(f"There is no text of format {kind!r}.", f"There are: {', '.join(makers)}.")
     return makers[kind]()
-
-
-def draw(report: Report, folder: Path) -> list[Path]:
-    """The charts as SVG and PNG; those that have nothing to show are left out."""
-    report, figures = charted(report), {}
-    if any(summary.n for answer in report.answers for summary in answer.summaries.values()):
-        figures["accuracy"] = charts.accuracy(report)
-        if any(found.mean is not None for answer in report.answers for found in answer.differences.values()):
-            figures["differences"] = charts.differences(report)
-    for more in (charts_factor, charts_curves, charts_cost, charts_detail):
-        figures |= {name: figure for name, (figure, _) in more.figures(report).items()}
-    for name, figure in figures.items():
-        charts.save(figure, folder / name)
-    return [folder / f"{name}{suffix}" for name in figures for suffix in (".svg", ".png")]
 
 
 def _arm(report: Report, arm: Arm) -> str:
@@ -167,8 +151,13 @@ def latex(report: Report) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def as_json(report: Report) -> str:
-    """All tables at full precision with what the intervals hold; null for what is not known."""
+def all_tables(report: Report) -> tuple[Table, ...]:
+    """Those for programs: every number of the report, the breakdown among them."""
+    return *table.tables(report), detail_table.everything(report)
+
+
+def as_json(report: Report, tables: Sequence[Table]) -> str:
+    """`all_tables` at full precision with what the intervals hold; null for what is not known."""
     study = report.study
     noise: dict[str, Any] = {
         answer.metric: {
@@ -203,8 +192,7 @@ def as_json(report: Report) -> str:
         "seed_noise": noise,
         "settling": {"difference": report.aim.difference, "power": report.aim.power},
         "image_resamples": report.resamples,
-        **{found.name: found.records() for found in table.tables(report)},
-        "detail": detail_table.everything(report).records(),
+        **{found.name: found.records() for found in tables},
         "detail_notes": detail_table.notes(report.detail),
         "settings": origin.settings(study).records(),
         "environment": origin.environment(study).records(),

@@ -145,8 +145,7 @@ def cells(found: table.Table) -> list[list[str]]:
     return [[cell.text for cell in row.cells] for row in found.rows]
 
 
-def test_every_format_says_the_same(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(charts_detail, "figures", lambda report: {})  # they take long to draw
+def test_every_format_says_the_same(report: Report) -> None:
     everything = detail_table.everything(report).records()
     by_key = {(r["kind"], r["section"], r["quantity"], r["arm"]): r for r in everything}
     views = [*detail_table.overviews(report), detail_table.classes(report)]
@@ -160,8 +159,8 @@ def test_every_format_says_the_same(report: Report, monkeypatch: pytest.MonkeyPa
                 record = by_key[kind, view.name, column.values[0], row.cells[0].text]
                 assert cell.values[0] == record["difference" if less else "mean"]
     markdown = write.markdown(report, [])
-    text = page_detail.render(report)
-    written = json.loads(write.as_json(report))
+    text = page_detail.render(report, {})
+    written = json.loads(write.as_json(report, write.all_tables(report)))
     assert written["detail"] == everything
     rows = csv.DictReader(io.StringIO(formats.comma_separated(detail_table.everything(report))))
     for row, record in zip(rows, everything, strict=True):
@@ -185,7 +184,7 @@ def test_the_terminal_has_a_short_version_in_80_columns(report: Report) -> None:
     assert "class 20" not in text
 
 
-def test_older_records_are_reported_and_what_they_lack_is_said(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_older_records_are_reported_and_what_they_lack_is_said(demo: Path) -> None:
     found = build(load_study(demo, "demo"), resamples=30)
     notes = " ".join(detail_table.notes(found.detail))
     assert "Errors by category (box, mask): no run has it on record. `mrbench eval RUN` writes it." in notes
@@ -193,8 +192,7 @@ def test_older_records_are_reported_and_what_they_lack_is_said(demo: Path, monke
     assert "threshold" not in notes  # matches.npz has them
     assert charts_detail.errors(found, "box") is None
     assert charts_detail.classes(found, "bn", "box") is None
-    monkeypatch.setattr(charts_detail, "figures", lambda report: {})
-    text = unescape(page_detail.render(found))
+    text = unescape(page_detail.render(found, {}))
     assert all(line in text for line in detail_table.notes(found.detail))
     assert "no run has it on record" in write.markdown(found, [])
 
@@ -230,7 +228,7 @@ def test_nothing_evaluated_has_no_section(root: Path, tmp_path: Path) -> None:
         file.unlink()
     found = build(load_study(copy, "demo"), resamples=0)
     assert found.detail.sections == ()
-    assert page_detail.render(found) == ""
+    assert page_detail.render(found, {}) == ""
     assert "Where the arms differ" not in write.markdown(found, [])
 
 
@@ -243,16 +241,16 @@ def test_charts_are_drawn_for_each_kind(report: Report) -> None:
     found = charts_detail.figures(report)
     for kind in ("box", "mask"):
         assert {f"errors-{kind}", f"thresholds-{kind}", f"classes-{kind}-1-bn"} <= set(found)
-    axes = found["errors-box"][0].axes
+    axes = found["errors-box"].figure.axes
     assert [ax.get_title(loc="left").partition(":")[0] for ax in axes] == ["Cls", "Loc", "Both", "Dupe", "Bkg", "Miss"]
     widths = [bar.get_width() for bar in axes[0].patches]
     assert widths == pytest.approx([4.0 + MORE.get(arm.name, 0.0) for arm in report.study.arms])
-    levels, changes = found["thresholds-mask"][0].axes
+    levels, changes = found["thresholds-mask"].figure.axes
     expected = {name: item.mean for item in section(report, "thresholds", "mask").quantities[:1]
                 for name, item in item.differences.items()}  # fmt: skip
     assert {line.get_ydata()[0] for line in changes.lines} >= set(expected.values())
     assert len(levels.lines) == len(report.study.arms)
-    assert len(found["classes-box-1-bn"][0].axes[0].get_yticks()) == 20
+    assert len(found["classes-box-1-bn"].figure.axes[0].get_yticks()) == 20
 
 
 def test_a_chart_is_part_of_markdown_where_its_table_is(report: Report) -> None:

@@ -75,8 +75,8 @@ def test_the_chart_has_the_means_at_their_values(demo: Path) -> None:
         if arm.name != "class_agnostic"
     )
     report = build(replace(given, arms=arms), resamples=0)
-    ((figure, _),) = charts_factor.figures(report).values()
-    for ax, answer in zip(figure.axes, report.answers, strict=True):
+    (chart,) = charts_factor.figures(report).values()
+    for ax, answer in zip(chart.figure.axes, report.answers, strict=True):
         drawn = next(line for line in ax.lines if len(line.get_xdata()) == 4)
         names = ["gn", "bn", "roi_pool", "longer"]
         assert list(drawn.get_xdata()) == [length[name] for name in names]

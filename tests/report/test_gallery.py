@@ -12,6 +12,7 @@ from PIL import Image
 from mrbench.report import gallery, page
 from mrbench.report.build import Report, build
 from mrbench.report.collect import load_study
+from mrbench.report.drawing import draw
 
 
 @pytest.fixture
@@ -80,8 +81,8 @@ def test_arms_that_find_the_same_have_no_pictures(pictured: Path, tmp_path: Path
 
 
 def test_the_page_embeds_them_and_loads_nothing(report: Report) -> None:
-    text = page.render(report)
+    text = page.render(report, draw(report))
     assert text.count('src="data:image/jpeg;base64,') == 9
     assert text.count(" src=") == 9
-    assert "src=" not in page.render(report, pictures=0).partition("<script>")[0]
+    assert "src=" not in page.render(report, draw(report), pictures=0).partition("<script>")[0]
     assert json.dumps("2.png, gn: 1 of 4 found, 0 wrong")[1:-1] in text

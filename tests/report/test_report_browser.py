@@ -13,6 +13,7 @@ import pytest
 from mrbench.report import page, table
 from mrbench.report.build import Report, build
 from mrbench.report.collect import load_study
+from mrbench.report.drawing import draw
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; mrbench[dev] has it")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -63,9 +64,9 @@ def report(demo: Path) -> Report:
 @pytest.fixture(scope="module")
 def files(report: Report, pictured: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
-    (folder / "demo.html").write_text(page.render(report), encoding="utf-8")
+    (folder / "demo.html").write_text(page.render(report, draw(report)), encoding="utf-8")
     pictures = build(load_study(pictured, "pictured"), resamples=0)
-    (folder / "pictured.html").write_text(page.render(pictures), encoding="utf-8")
+    (folder / "pictured.html").write_text(page.render(pictures, draw(pictures)), encoding="utf-8")
     return {name: folder / f"{name}.html" for name in ("demo", "pictured")}
 
 

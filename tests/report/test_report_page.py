@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from mrbench.report import charts, charts_curves, page, table, words, write
+from mrbench.report import charts, charts_curves, charts_detail, detail_table, drawing, page, table, words, write
 from mrbench.report.build import Report, build
 from mrbench.report.collect import load_study
 
@@ -53,7 +54,7 @@ def report(demo: Path) -> Report:
 
 @pytest.fixture(scope="module")
 def text(report: Report) -> str:
-    return page.render(report)
+    return page.render(report, drawing.draw(report))
 
 
 def check(text: str) -> Page:
@@ -111,7 +112,8 @@ def test_what_is_not_the_same_for_all_runs_is_marked(demo: Path, tmp_path: Path)
     shutil.copytree(demo, root)
     path = next(root.glob("runs/*-bn000001")) / "provenance.json"
     path.write_text(path.read_text().replace("2.11.0", "2.12.0"))
-    text = page.render(build(load_study(root, "demo"), resamples=0))
+    report = build(load_study(root, "demo"), resamples=0)
+    text = page.render(report, drawing.draw(report))
     marked = re.findall(r'<tr class="mixed">\n<th[^>]*>([^<]*)</th>\n<td[^>]*>([^<]*)', text)
     assert marked == [("torch", "2.12.0 (bn); 2.11.0 (5 other arms)")]
     assert text.index("not made under the same conditions") < text.index("<table")
@@ -133,11 +135,11 @@ def test_markup_in_names_is_text(make_study: Callable[..., Path], tmp_path: Path
         path.read_text().replace("What a small", "<script>alert(1)</script> & $cost").replace('"bn"', '"<i>$x^2$"')
     )
     report = build(load_study(root, "demo"), resamples=0)
-    text = page.render(report)
+    text = page.render(report, drawing.draw(report))
     check(text)
     assert "<script>alert" not in text
     assert "<i>" not in text
-    write.draw(report, tmp_path / "charts")
+    drawing.save(drawing.draw(report), tmp_path / "charts")
 
 
 def test_partial_studies_make_a_page_with_the_missing_runs_first(
@@ -146,7 +148,8 @@ def test_partial_studies_make_a_page_with_the_missing_runs_first(
     root = make_study(tmp_path, seeds=2)
     for folder in (root / "runs").glob("*-bn*"):
         shutil.rmtree(folder)
-    text = page.render(build(load_study(root, "demo"), resamples=0))
+    report = build(load_study(root, "demo"), resamples=0)
+    text = page.render(report, drawing.draw(report))
     check(text)
     assert text.index("2 of 10 runs without a result") < text.index("<table")
 
@@ -157,12 +160,12 @@ def test_studies_without_results_make_a_page(make_study: Callable[..., Path], tm
         tmp_path, seeds=1, state=state, iteration=0, error={"kind": "memory"} if state == "failed" else None
     )
     report = build(load_study(root, "demo"))
-    check(page.render(report))
-    assert write.draw(report, tmp_path / "charts") == []
+    check(page.render(report, drawing.draw(report)))
+    assert drawing.save(drawing.draw(report), tmp_path / "charts") == []
 
 
 def test_charts_are_files_that_other_programs_read(report: Report, tmp_path: Path) -> None:
-    written = write.draw(report, tmp_path)
+    written = drawing.save(drawing.draw(report), tmp_path)
     names = [
         "accuracy",
         "differences",
@@ -182,9 +185,32 @@ def test_charts_are_files_that_other_programs_read(report: Report, tmp_path: Pat
             assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_every_chart_and_table_is_made_once_for_all_formats(
+    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: Counter[tuple[str, ...]] = Counter()
+
+    def count(module: object, name: str) -> None:
+        make = getattr(module, name)
+
+        def counted(*arguments: object) -> object:
+            made[name, *map(str, arguments[1:])] += 1
+            return make(*arguments)
+
+        monkeypatch.setattr(module, name, counted)
+
+    count(detail_table, "everything")
+    count(charts_curves, "curves")
+    count(charts_detail, "thresholds")
+    written = write.write(report, tmp_path, write.FORMATS)
+    assert {"report.html", "report.md", "detail.csv", "report.json"} <= {path.name for path in written}
+    assert len(made) == 1 + 4 + 2  # loss, rate and two metrics; boxes and masks
+    assert set(made.values()) == {1}
+
+
 def test_the_same_numbers_draw_the_same_file(report: Report, tmp_path: Path) -> None:
-    charts.save(charts.accuracy(report), tmp_path / "a")
-    charts.save(charts.accuracy(report), tmp_path / "b")
+    charts.save(charts.Chart(charts.accuracy(report), ""), tmp_path / "a")
+    charts.save(charts.Chart(charts.accuracy(report), ""), tmp_path / "b")
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 

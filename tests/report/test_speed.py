@@ -108,12 +108,12 @@ def test_lambda_s_many_gpus_are_cut_down_to_ours() -> None:
 def test_charts_show_what_the_records_have() -> None:
     found = charts_speed.figures([record()])
     assert set(found) == {"throughput", "largest_batch", "scaling", "memory", "split", "published"}
-    [ax] = found["throughput"][0].axes
+    [ax] = found["throughput"].figure.axes
     assert sorted(round(bar.get_width(), 1) for bar in ax.patches) == [10.0, 20.0]  # type: ignore[attr-defined]
-    [ax] = found["largest_batch"][0].axes
+    [ax] = found["largest_batch"].figure.axes
     assert [bar.get_width() for bar in ax.patches] == [3]  # type: ignore[attr-defined]
-    assert "75 %" in [text.get_text() for text in found["scaling"][0].axes[0].texts]  # 30 of 2 x 20
-    [ax] = found["split"][0].axes[:1]
+    assert "75 %" in [text.get_text() for text in found["scaling"].figure.axes[0].texts]  # 30 of 2 x 20
+    [ax] = found["split"].figure.axes[:1]
     assert sorted({round(bar.get_width(), 2) for bar in ax.patches}) == [6.25, 18.75]  # type: ignore[attr-defined]
     bare = replace(record("A GPU", "model.backbone.depth=101"), searches=[], measurements=record().measurements[:1])
     assert set(charts_speed.figures([bare])) == {"throughput", "split"}

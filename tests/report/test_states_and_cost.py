@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mrbench.report import charts, cost, grouping, page, published, table, words, write
+from mrbench.report import charts, cost, drawing, grouping, page, published, table, words, write
 from mrbench.report.build import MOST_CHARTED, build, charted
 from mrbench.report.collect import Arm, RunRecord, load_study, with_divergence
 
@@ -40,7 +40,7 @@ def test_a_run_that_ends_with_ap_0_or_a_loss_that_is_not_finite_is_counted_and_n
     assert costs["gn"] == ("2 completed, 1 failed", 0, 1)
     assert "Diverged, and left out of means and differences: bn 2 of 3 runs." in words.interval_notes(report)
     assert "bn, seed 1: diverged (loss is nan at iteration 17 (images 3))" in words.problems(report)
-    found = json.loads(write.as_json(report))["arms"]
+    found = json.loads(write.as_json(report, write.all_tables(report)))["arms"]
     assert (found["bn"]["diverged"], found["gn"]["failed"]) == (2, 1)
 
 
@@ -127,7 +127,8 @@ def test_a_page_without_curves_has_no_empty_place_for_them(root: Path) -> None:
     for run in (root / "runs").iterdir():
         (run / "metrics.jsonl").unlink()
         change(root, run.name.removeprefix("mask_rcnn_small-shapes-"), "status.json", images_per_second=None)
-    text = page.render(build(load_study(root, "demo"), resamples=0), 0)
+    report = build(load_study(root, "demo"), resamples=0)
+    text = page.render(report, drawing.draw(report), 0)
     assert "two points" not in text
     training = text[text.index('id="curves-heading"') :]
     assert '<div class="charts">' not in training[: training.index("</section>")]
