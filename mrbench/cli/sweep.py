@@ -175,6 +175,7 @@ def sweep_command(
             actions.show_logs(folder, record, follow)
         return
 
+    from mrbench.cli.sweep_dry_run import show_plan
     from mrbench.cli.sweep_prune import prune_run, prune_study
     from mrbench.launch.executor import Limits
     from mrbench.runs.code import environment
@@ -188,10 +189,11 @@ def sweep_command(
         if prune:
             prune_run(folder, record, yes)
             return
+        again = actions.runs_again(folder, record, on)
         if dry_run:
-            actions.show_status(folder, record, as_json, console)
+            show_plan(folder, again, retry, as_json)
             return
-        runs = actions.runs_again(folder, record, on)
+        runs = again.unique()
         actions.check(folder, runs, limits)
         code = _sweep(folder, record, runs, limits, wait, retry, as_json, console, root)
         if code:
@@ -200,9 +202,8 @@ def sweep_command(
 
     from dataclasses import replace
 
-    from mrbench.cli.sweep_dry_run import show_plan
     from mrbench.study.plan import make_plan
-    from mrbench.study.record import write_study
+    from mrbench.study.record import check_same_study, write_study
     from mrbench.study.seeds import parse_seeds
 
     study, extra = _study(what or [], name, scale, seeds)
@@ -226,13 +227,15 @@ def sweep_command(
         if code:
             raise typer.Exit(code)
         return
-    if dry_run:
-        show_plan(folder, plan, as_json)
-        return
     if prune:
         prune_study(folder, plan, yes)
         return
-    runs = actions.narrow_plan(plan, arm, seed)
+    chosen_plan = actions.narrow_plan(plan, arm, seed)
+    if dry_run:
+        check_same_study(folder, plan)
+        show_plan(folder, chosen_plan, retry, as_json)
+        return
+    runs = chosen_plan.unique()
     actions.check(folder, runs, limits)
     record, notes = write_study(folder, plan)
     for note in notes:

@@ -41,8 +41,8 @@ def chosen_runs(
     return narrowed(find_record(folder, what, name, scale), arm, seed)
 
 
-def narrow_plan(plan: "Plan", arm: str | None, seed: int | None) -> "dict[str, PlannedRun]":
-    """The plan's runs, each once, of one arm or one seed where that is asked for."""
+def narrow_plan(plan: "Plan", arm: str | None, seed: int | None) -> "Plan":
+    """The plan with the runs of one arm or one seed, where that is asked for. Raises UserError where it has none."""
     from mrbench.config.suggest import did_you_mean
 
     for what, value, there in (
@@ -53,19 +53,20 @@ def narrow_plan(plan: "Plan", arm: str | None, seed: int | None) -> "dict[str, P
             hint = did_you_mean(str(value), [str(t) for t in there], "--dry-run shows the study.")
             raise UserError(f"'{value}' is no {what} of {plan.study.name}", hint)
     kept = tuple(r for r in plan.runs if arm in (None, r.arm) and seed in (None, r.seed))
-    return replace(plan, runs=kept).unique()
+    return replace(plan, runs=kept)
 
 
-def runs_again(folder: Path, record: "StudyRecord", on: str | None) -> "dict[str, PlannedRun]":
+def runs_again(folder: Path, record: "StudyRecord", on: str | None) -> "Plan":
     """The runs of a record as they were planned, at another place where one is asked for."""
     from mrbench.config.compose import compose
     from mrbench.launch.selection import planned
 
-    runs = planned(folder, record)
+    plan = planned(folder, record)
     if on is not None:
         launcher = compose([f"launcher={on}"]).launcher
-        runs = {r: replace(p, config=replace(p.config, launcher=launcher)) for r, p in runs.items()}
-    return runs
+        runs = tuple(replace(run, config=replace(run.config, launcher=launcher)) for run in plan.runs)
+        plan = replace(plan, runs=runs)
+    return plan
 
 
 def check(folder: Path, runs: "Mapping[str, PlannedRun]", limits: "Limits") -> None:

@@ -21,19 +21,18 @@ def _time(hours: float) -> str:
     return f"{minutes} minute{'s' * (minutes != 1)}"
 
 
-def show_plan(folder: Path, plan: "Plan", as_json: bool) -> None:
-    """Prints a line for each run, and the sum. Runs nothing, writes nothing."""
+def show_plan(folder: Path, plan: "Plan", retry: bool, as_json: bool) -> None:
+    """Prints a line for each run, and the sum. Nothing is left of a run that failed, unless it is tried again with
+    `retry`. Runs nothing, writes nothing."""
     from mrbench.cli.sweep_actions import count_runs
     from mrbench.cli.text_table import lines
     from mrbench.launch.places import Places
-    from mrbench.launch.progress import COMPLETED, Watcher
+    from mrbench.launch.progress import COMPLETED, FAILED, Watcher
     from mrbench.launch.table import describe
     from mrbench.runs.record import Run
     from mrbench.study.cost import SpeedsOnRecord
     from mrbench.study.plan import told_same
-    from mrbench.study.record import check_same_study
 
-    check_same_study(folder, plan)
     unique = plan.unique()
     watcher = Watcher(plan.study.metrics[0])
     jobs = Places(folder).states(list(unique))
@@ -41,7 +40,8 @@ def show_plan(folder: Path, plan: "Plan", as_json: bool) -> None:
         run_id: watcher.view(Run(folder / "runs" / run_id), planned.config.schedule.iterations, job=jobs.get(run_id))
         for run_id, planned in unique.items()
     }
-    left = {r: 0 if v.state == COMPLETED else v.iterations - v.iteration for r, v in views.items()}
+    final = (COMPLETED,) if retry else (COMPLETED, FAILED)
+    left = {r: 0 if v.state in final else v.iterations - v.iteration for r, v in views.items()}
     speeds = SpeedsOnRecord(folder, plan)
     estimates = {r: speeds.estimate(unique[r].config, left[r]) for r in unique if left[r]}
     hours = {r: found.seconds / 3600 for r, found in estimates.items() if found}
@@ -69,7 +69,10 @@ def show_plan(folder: Path, plan: "Plan", as_json: bool) -> None:
     if len(plan.runs) > MOST_ROWS:
         typer.echo(f"... and {len(plan.runs) - MOST_ROWS:,} more: --json has them all")
     exist = sum(v.state == COMPLETED for v in views.values())
+    failed = sum(v.state == FAILED for v in views.values())
     typer.echo(f"{count_runs(len(unique))}, {exist} complete; {sum(left.values()):,} iterations left.")
+    if failed and not retry:
+        typer.echo(f"{count_runs(failed)} failed, and would run again with --retry only.")
     if hours:
         what = " and ".join(sources)
         typer.echo(f"About {_time(sum(hours.values()))}, were they run one after the other, by the speed of {what}.")

@@ -11,8 +11,9 @@ from mrbench.launch.record import job_config, read_job
 from mrbench.runs.record import Run, find_run
 from mrbench.study.ablation import load_study, study_names
 from mrbench.study.grid import grid_study
-from mrbench.study.plan import PlannedRun
+from mrbench.study.plan import Plan, PlannedRun
 from mrbench.study.record import ArmRecord, StudyRecord, read_study, study_file
+from mrbench.study.study import Arm, Study
 
 
 def find_record(root: Path, what: Sequence[str], name: str | None = None, scale: str | None = None) -> StudyRecord:
@@ -70,18 +71,36 @@ def narrowed(record: StudyRecord, arm: str | None = None, seed: int | None = Non
     return replace(record, arms=arms)
 
 
-def planned(root: Path, record: StudyRecord) -> dict[str, PlannedRun]:
+def planned(root: Path, record: StudyRecord) -> Plan:
     """The runs of a record, to be carried out again as they were planned. Runs that were removed are left out."""
-    found = {}
+    arms = tuple(Arm(name, tuple(a.overrides), a.published, a.note) for name, a in record.arms.items())
+    study = Study(
+        name=record.study,
+        arms=arms,
+        baseline=record.baseline,
+        title=record.title or record.study,
+        question=record.question,
+        base=tuple(record.base),
+        seeds=tuple(record.seeds()),
+        metrics=tuple(record.metrics),
+        scale=record.scale,
+        note=record.note,
+        source=record.source,
+    )
+    configs: dict[str, RunConfig] = {}
+    found = []
     for name, arm in record.arms.items():
         for seed, run_id in arm.runs.items():
             run = Run(root / "runs" / run_id)
-            if run.config_file.exists() and run_id not in found:
-                job = read_job(run.folder)
-                overrides = (*record.base, *arm.overrides, f"seed={seed}")
-                command = tuple(job.command) if job else ("train", *overrides)
-                found[run_id] = PlannedRun(name, seed, overrides, _config(run), run_id, command)
-    return found
+            if not run.config_file.exists():
+                continue
+            if run_id not in configs:
+                configs[run_id] = _config(run)
+            job = read_job(run.folder)
+            overrides = (*record.base, *arm.overrides, f"seed={seed}")
+            command = tuple(job.command) if job else ("train", *overrides)
+            found.append(PlannedRun(name, seed, overrides, configs[run_id], run_id, command))
+    return Plan(study, tuple(found))
 
 
 def _config(run: Run) -> RunConfig:

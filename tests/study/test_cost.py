@@ -18,6 +18,7 @@ from mrbench.runs.record import Run, open_run
 from mrbench.study.cost import SpeedsOnRecord
 from mrbench.study.grid import grid_study
 from mrbench.study.plan import make_plan
+from mrbench.study.record import write_study
 
 BASE = ["data=shapes", "schedule.images_per_batch=2", "schedule.iterations=100"]
 
@@ -109,3 +110,31 @@ def test_a_dry_run_tells_what_exists_what_is_left_and_what_it_costs(tmp_path: Pa
     short = CliRunner().invoke(app, ["sweep", *BASE, "schedule.iterations=11", "--dry-run", "--root", str(tmp_path)])
     assert "37 minutes" in short.output  # 11 iterations
     assert "About 37 minutes" in short.output
+
+
+def test_a_dry_run_of_a_study_on_disk_tells_what_its_sweep_would_run(tmp_path: Path) -> None:
+    plan = make_plan(grid_study([*BASE, "optimizer.lr=0.1,0.2", "seed=0,1"], "pair"))
+    write_study(tmp_path, plan)
+    for planned, state in zip(plan.runs, ("completed", "failed", "pending", None), strict=True):
+        if state is not None:  # the last run was removed
+            open_run(tmp_path, planned.config).update(state=state)
+    command = ["sweep", "pair", "--dry-run", "--root", str(tmp_path)]
+    text = CliRunner().invoke(app, command).output
+    assert "3 runs, 1 complete; 100 iterations left." in text
+    assert "1 run failed, and would run again with --retry only." in text
+    assert text.endswith("Nothing was run.\n")
+
+    def left(*more: str) -> dict[tuple[str, int], int]:
+        told = json.loads(CliRunner().invoke(app, [*command, "--json", *more]).stdout)
+        return {(run["arm"], run["seed"]): run["iterations_left"] for run in told["runs"]}
+
+    first, second = "optimizer.lr=0.1", "optimizer.lr=0.2"
+    assert left() == {(first, 0): 0, (first, 1): 0, (second, 0): 100}
+    assert left("--retry") == {(first, 0): 0, (first, 1): 100, (second, 0): 100}
+    assert left("--seed", "0") == {(first, 0): 0, (second, 0): 100}
+
+
+def test_a_dry_run_of_a_grid_shows_the_arm_and_the_seed_that_are_asked_for(tmp_path: Path) -> None:
+    command = ["sweep", *BASE, "optimizer.lr=0.1,0.2", "seed=0,1", "--dry-run", "--json", "--root", str(tmp_path)]
+    told = json.loads(CliRunner().invoke(app, [*command, "--arm", "optimizer.lr=0.2", "--seed", "1"]).stdout)
+    assert [(run["arm"], run["seed"]) for run in told["runs"]] == [("optimizer.lr=0.2", 1)]
