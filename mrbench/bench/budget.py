@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from mrbench.bench.matrix import Case
-from mrbench.bench.measure import WINDOW, Limits
+from mrbench.bench.measure import FEWEST_ROUNDS, WINDOW, Limits
 from mrbench.errors import UserError
 
 # One block of one round through the inputs, after a single step.
@@ -59,12 +59,15 @@ def expected(case: Case, probes: Sequence[Probe], limits: Limits, with_peer: boo
     probe = next(p for p in probes if _kind(p.case) == _kind(case))
     step = probe.step_seconds * _size(case) / _size(probe.case)
     cycle = CYCLE * step
-    seconds = probe.other_seconds + WARM_UP * step + limits.repeats * _block(limits.block_seconds, cycle)
+    seconds = probe.other_seconds + min(WARM_UP * step, max(limits.warmup_seconds, cycle))
+    seconds += limits.repeats * _block(limits.block_seconds, cycle)
     if case.mode == "infer":
         seconds += max(min(limits.latency_seconds, limits.latency_steps * step), cycle)
     seconds += _block(2 * limits.block_seconds, cycle) + cycle  # the split; floating point operations
     if with_peer:
-        seconds += 2 * WARM_UP * step + 4 * limits.rounds * _block(limits.turn_seconds, cycle)
+        a_round = 4 * _block(limits.turn_seconds, step)
+        rounds = max(min(limits.rounds * a_round, limits.turns_seconds), FEWEST_ROUNDS * a_round)
+        seconds += 2 * min(WARM_UP * step, max(limits.turn_warmup_seconds, cycle)) + rounds
     return seconds
 
 

@@ -8,7 +8,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mrbench.bench.statistics import Summary, summarise, trend_probability
 
@@ -16,6 +16,7 @@ Clock = Callable[[], float]
 SAME = 0.01  # medians closer than this share are the same, however quiet the machine is
 CHANCE = 0.2  # a trend that chance makes less often than this is one
 WINDOW = 12  # steps that a warm-up is judged by, rounded up to whole cycles through the inputs
+FEWEST_ROUNDS = 6  # that give an interval of 95 % by Wilcoxon's signed ranks
 
 
 @dataclass
@@ -29,7 +30,9 @@ class Limits:
     latency_seconds: float = 30.0  # for steps that are timed one by one
     latency_steps: int = 200
     rounds: int = 20  # of turns with a peer, each of two blocks of either
-    turn_seconds: float = 0.1  # such a block lasts at least this long
+    turn_seconds: float = 0.5  # such a block lasts at least this long
+    turns_seconds: float = 120.0  # no further round begins after this, once there are enough for an interval
+    turn_warmup_seconds: float = 10.0  # of either, before its turns
 
 
 @dataclass
@@ -109,7 +112,7 @@ def settled(times: Sequence[float], cycle: int) -> bool:
 def warm_up(
     step: Callable[[], object], watch: Stopwatch, cycle: int, limits: Limits, agree: Callable[[float], float] = same
 ) -> Warmup:
-    """Run `step` until its time no longer drifts, or the limits are reached.
+    """Run `step` until its time no longer drifts, or the limits are reached, in whole cycles.
 
     `cycle` is the number of different inputs that `step` goes through. `agree` gives every process the first one's
     value, so that all end after the same step.
@@ -121,8 +124,9 @@ def warm_up(
         step()
         times.append(watch.end())
         total += times[-1]
-        stable = len(times) % cycle == 0 and settled(times, cycle)
-        enough = len(times) >= limits.warmup_steps or total >= limits.warmup_seconds
+        whole = len(times) % cycle == 0
+        stable = whole and settled(times, cycle)
+        enough = whole and (len(times) >= limits.warmup_steps or total >= limits.warmup_seconds)
         if agree(stable or enough):
             recent = times[-max(WINDOW, cycle) :]
             return Warmup(len(times), total, stable, agree(statistics.median(recent)))
@@ -160,11 +164,18 @@ def take_turns(
     ours: Callable[[], object], theirs: Callable[[], object], watch: Stopwatch, cycle: int, limits: Limits
 ) -> tuple[int, list[float], list[float]]:
     """Warm both up, then time blocks of them in the order ours, theirs, theirs, ours: steps of a block, and seconds of
-    each block of either. Blocks are short, so that both meet the same of whatever else the machine does."""
-    slower = max(warm_up(step, watch, cycle, limits).step_seconds for step in (ours, theirs))
-    steps = steps_lasting(limits.turn_seconds, slower, cycle)
+    each block of either.
+
+    Blocks are short, single steps where these are long, so that both meet the same of whatever else the machine does.
+    Within a round both go through the same inputs.
+    """
+    short = replace(limits, warmup_seconds=min(limits.warmup_seconds, limits.turn_warmup_seconds))
+    slower = max(warm_up(step, watch, cycle, short).step_seconds for step in (ours, theirs))
+    steps = steps_lasting(limits.turn_seconds, slower, 1)
     seconds: tuple[list[float], list[float]] = ([], [])
-    for _ in range(limits.rounds):
+    for done in range(limits.rounds):
+        if done >= FEWEST_ROUNDS and sum(map(sum, seconds)) >= limits.turns_seconds:
+            break
         for which in (0, 1, 1, 0):
             watch.begin()
             for _ in range(steps):

@@ -19,7 +19,7 @@ from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, MultiScale
 
 from mrbench.config.schema import ModelConfig, RunConfig
 from mrbench.data.batch import Batch, MaskWindows
-from mrbench.engine.optimizer import build_optimizer, set_learning_rate
+from mrbench.engine.optimizer import build_optimizer, set_learning_rate, update
 from mrbench.engine.precision import autocast, build_scaler
 from mrbench.engine.schedule import factor
 from mrbench.errors import UserError
@@ -253,8 +253,7 @@ def training_peer(
             losses: Mapping[str, Tensor] = theirs.call(next(theirs.turn), True)
         loss = torch.stack([value.float() for value in losses.values()]).sum()
         scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
+        update(optimizer, scaler, config.optimizer)
         last["loss"] = loss.detach()
 
     return PeerStep(step, lambda: {"loss_is_finite": bool(torch.isfinite(last["loss"]))})

@@ -69,6 +69,19 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
 
 
+def update(optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, config: OptimizerConfig) -> None:
+    """Move the parameters by their gradients, clipped where `config` says so. Steps whose gradients overflowed fp16
+    are left out."""
+    if config.clip_norm is not None or config.clip_value is not None:
+        scaler.unscale_(optimizer)
+    if config.clip_norm is not None:
+        clip_gradients(optimizer, config.clip_norm)
+    if config.clip_value is not None:
+        clip_elements(optimizer, config.clip_value)
+    scaler.step(optimizer)
+    scaler.update()
+
+
 def clip_gradients(optimizer: torch.optim.Optimizer, largest_norm: float) -> Tensor:
     """Scale all gradients together so that their joint L2 norm is at most `largest_norm`; returns the norm before.
 

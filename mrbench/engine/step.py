@@ -15,7 +15,7 @@ from mrbench.config.schema import RunConfig
 from mrbench.data.batch import Batch
 from mrbench.engine.averaging import WeightAverage
 from mrbench.engine.execution import place, set_algorithms, speed_up
-from mrbench.engine.optimizer import build_optimizer, clip_elements, clip_gradients, set_learning_rate
+from mrbench.engine.optimizer import build_optimizer, set_learning_rate, update
 from mrbench.engine.precision import autocast, build_scaler, check_precision, set_matmul_precision
 from mrbench.engine.schedule import factor
 from mrbench.modeling.build import Network
@@ -138,15 +138,7 @@ class TrainStep:
 
     def _update(self, iteration: int) -> None:
         set_learning_rate(self.optimizer, self.learning_rate(iteration))
-        clip_norm, clip_value = self._optimizer_config.clip_norm, self._optimizer_config.clip_value
-        if clip_norm is not None or clip_value is not None:
-            self.scaler.unscale_(self.optimizer)
-        if clip_norm is not None:
-            clip_gradients(self.optimizer, clip_norm)
-        if clip_value is not None:
-            clip_elements(self.optimizer, clip_value)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        update(self.optimizer, self.scaler, self._optimizer_config)
         if self._average is not None:
             self._average.update()
 

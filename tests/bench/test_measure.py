@@ -69,6 +69,8 @@ def test_a_warm_up_that_never_settles_is_given_up_and_said_so() -> None:
     machine = Machine(repeat(50.0))
     warmup = warm_up(machine.step, machine.watch(), 1, Limits(warmup_seconds=60))
     assert (warmup.steps, warmup.stable) == (2, False)
+    machine = Machine(repeat(50.0))
+    assert warm_up(machine.step, machine.watch(), 4, Limits(warmup_seconds=60)).steps == 4  # each input as often
 
 
 def test_one_drifting_window_is_not_settled() -> None:

@@ -146,13 +146,29 @@ def test_blocks_are_taken_in_turns_so_that_a_drift_cancels() -> None:
         assert (theirs[k] + theirs[k + 1]) / (ours[k] + ours[k + 1]) == pytest.approx(2, rel=1e-6)
 
 
+def test_long_steps_are_taken_one_by_one_on_the_same_inputs_and_for_a_while_only() -> None:
+    """Steps of 3 and 6 s: one round through four inputs warms either up; six rounds of 18 s are 108, a seventh 126."""
+    now, seen = [0.0], ([], [])  # type: ignore[var-annotated]
+
+    def step(which: int, cost: float) -> Callable[[], None]:
+        def run() -> None:
+            seen[which].append(len(seen[which]) % 4)
+            now[0] += cost
+
+        return run
+
+    steps, ours, theirs = take_turns(step(0, 3.0), step(1, 6.0), Stopwatch(clock=lambda: now[0]), 4, Limits())
+    assert (steps, len(ours), len(theirs)) == (1, 14, 14)
+    assert seen[0] == seen[1] == [0, 1, 2, 3] * 4 + [0, 1]
+
+
 def test_a_row_takes_its_turns_and_a_peer_that_fails_is_told() -> None:
     prepared = prepare(compose(SMALL), workload("infer"), CPU)
     limits = Limits(warmup_steps=1, rounds=1, turn_seconds=0.0)
     found = against_peer(prepared, workload("infer"), Stopwatch(), limits)
     assert found is not None
     assert found["name"].startswith("torchvision ")
-    assert found["steps_per_block"] == prepared.cycle
+    assert found["steps_per_block"] == 1
     assert len(found["our_seconds"]) == len(found["their_seconds"]) == 2
     assert found["clock"] == ("processor time" if torch.get_num_threads() == 1 else "host")
 

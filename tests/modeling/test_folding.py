@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import ops
 from torchvision.models.regnet import ResBottleneckBlock
@@ -87,10 +88,11 @@ def run(module: nn.Module, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     return out, list(torch.autograd.grad(loss, [x, *module.parameters()]))
 
 
+@pytest.mark.parametrize("side", [32, 4])  # larger and smaller maps than weights
 @pytest.mark.parametrize("dtype,share", [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("name", BLOCKS)
 def test_a_fold_gives_the_outputs_and_gradients_of_torchvisions_layers(
-    name: str, dtype: torch.dtype, share: float
+    name: str, dtype: torch.dtype, share: float, side: int
 ) -> None:
     torch.manual_seed(0)
     if dtype == torch.float32 and name in WHOLE:
@@ -101,7 +103,8 @@ def test_a_fold_gives_the_outputs_and_gradients_of_torchvisions_layers(
     norms = [m for m in module.modules() if isinstance(m, FrozenBatchNorm2d)]
     assert norms
     assert all(norm.folded for norm in norms)
-    x = torch.randn(2, 3 if name in WHOLE else 8, 32, 32, dtype=dtype)
+    side *= 4 if name in WHOLE else 1
+    x = torch.randn(2, 3 if name in WHOLE else 8, side, side, dtype=dtype)
     for ours, wanted in zip(run(module, x), run(plain, x), strict=True):
         largest = max(float(b.detach().norm()) for b in wanted)
         for a, b in zip(ours, wanted, strict=True):
@@ -152,11 +155,12 @@ def test_statistics_loaded_after_the_fold_and_copies_have_their_own() -> None:
     torch.testing.assert_close(copied(x), plain(x), rtol=1e-4, atol=1e-4)
 
 
-def test_a_fold_works_in_half_precision_channels_last_and_on_no_region() -> None:
+@pytest.mark.parametrize("side", [16, 2])
+def test_a_fold_works_in_half_precision_channels_last_and_on_no_region(side: int) -> None:
     torch.manual_seed(0)
     block = with_statistics(BLOCKS["bottleneck"]())
     fold_frozen_norms(block)
-    plain, x = unfolded(block), torch.randn(2, 8, 16, 16)
+    plain, x = unfolded(block), torch.randn(2, 8, side, side)
     with torch.autocast("cpu", torch.bfloat16):
         low = block(x)
     assert low.dtype == torch.bfloat16
@@ -164,4 +168,21 @@ def test_a_fold_works_in_half_precision_channels_last_and_on_no_region() -> None
     last = block.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
     assert last.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(last, plain(x), rtol=1e-4, atol=1e-4)
-    assert block(x[:0]).shape == (0, 16, 8, 8)
+    assert block(x[:0]).shape == (0, 16, side // 2, side // 2)
+
+
+@pytest.mark.parametrize("images,side,folds", [(1, 9, True), (1, 8, False), (2, 8, True)])
+def test_scale_and_shift_go_over_the_weights_or_over_the_map_whichever_is_smaller(
+    images: int, side: int, folds: bool
+) -> None:
+    """72 weights an output channel; maps of 81, 64 and 2 x 64 values. The two ways differ in their last bits."""
+    network = nn.Sequential(nn.Conv2d(8, 4, 3, padding=1, bias=False), frozen(4))
+    fold_frozen_norms(with_statistics(network))
+    conv, norm = network
+    assert isinstance(conv, nn.Conv2d)
+    assert isinstance(norm, FrozenBatchNorm2d)
+    x, (scale, shift) = torch.randn(images, 8, side, side), norm.scale_and_shift()
+    on_weights = F.conv2d(x, conv.weight * scale[:, None, None, None], shift, padding=1)
+    on_map = torch.addcmul(shift[:, None, None], F.conv2d(x, conv.weight, padding=1), scale[:, None, None])
+    assert not torch.equal(on_weights, on_map)
+    assert torch.equal(network(x), on_weights if folds else on_map)
