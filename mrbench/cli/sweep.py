@@ -185,6 +185,9 @@ def sweep_command(
     os.environ.update(environment(copy))  # sbatch hands it on to the jobs
     limits = Limits(parallel, 1 if fail_fast else max_failures, copy)
     if _is_on_disk_only(folder, what or []):
+        growth = {"--seeds": seeds, "--until-decided": until_decided or None, "--max-seeds": max_seeds}
+        for option in (option for option, given in growth.items() if given is not None):
+            raise UserError(f"{option} needs the study's file or its grid, not its name on disk")
         record = actions.chosen_runs(folder, what or [], name, scale, arm, seed)
         if prune:
             prune_run(folder, record, yes)
@@ -200,8 +203,6 @@ def sweep_command(
             raise typer.Exit(code)
         return
 
-    from dataclasses import replace
-
     from mrbench.study.plan import make_plan
     from mrbench.study.record import check_same_study, write_study
     from mrbench.study.seeds import parse_seeds
@@ -211,10 +212,16 @@ def sweep_command(
         extra = (f"launcher={on}", *extra)
     plan = make_plan(study, extra, parse_seeds(seeds) if seeds else None, config_dir)
     if until_decided or max_seeds is not None:
-        from mrbench.cli.sweep_until import check_options, sweep_until
+        from mrbench.cli.sweep_until import Design, check_options, sweep_until
 
         others = {**asked, "--arm": arm is not None, "--seed": seed is not None, "--no-wait": not wait}
-        most = check_options(until_decided, max_seeds, {**others, "--json": as_json})
+        others |= {"--dry-run": False, "--json": as_json and not dry_run}
+        design = Design(plan.study.seeds, check_options(until_decided, max_seeds, others))
+        design.check(folder, study.name)
+        if dry_run:
+            check_same_study(folder, plan)
+            show_plan(folder, plan, retry, as_json, make_plan(study, extra, design.seeds(), config_dir))
+            return
 
         def start(plan: "Plan", until: dict[str, int]) -> int:
             actions.check(folder, plan.unique(), limits)
@@ -223,7 +230,7 @@ def sweep_command(
                 console.print(note, style="yellow", markup=False)
             return _sweep(folder, record, plan.unique(), limits, wait, retry, as_json, console, root)
 
-        code = sweep_until(folder, replace(study, seeds=plan.study.seeds), extra, most, config_dir, start, console)
+        code = sweep_until(folder, study, extra, design, config_dir, start, console)
         if code:
             raise typer.Exit(code)
         return

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -21,14 +21,16 @@ def _time(hours: float) -> str:
     return f"{minutes} minute{'s' * (minutes != 1)}"
 
 
-def show_plan(folder: Path, plan: "Plan", retry: bool, as_json: bool) -> None:
+def show_plan(folder: Path, plan: "Plan", retry: bool, as_json: bool, most: "Plan | None" = None) -> None:
     """Prints a line for each run, and the sum. Nothing is left of a run that failed, unless it is tried again with
-    `retry`. Runs nothing, writes nothing."""
+    `retry`. Of a study that grows `plan` is the first look and `most` all that it may become. Runs nothing, writes
+    nothing."""
     from mrbench.cli.sweep_actions import count_runs
     from mrbench.cli.text_table import lines
     from mrbench.launch.places import Places
     from mrbench.launch.progress import COMPLETED, FAILED, Watcher
     from mrbench.launch.table import describe
+    from mrbench.report.words import plural
     from mrbench.runs.record import Run
     from mrbench.study.cost import SpeedsOnRecord
     from mrbench.study.plan import told_same
@@ -54,8 +56,14 @@ def show_plan(folder: Path, plan: "Plan", retry: bool, as_json: bool) -> None:
              "overrides": list(p.overrides)}
             for p in plan.runs
         ]  # fmt: skip
-        whole = {"iterations_left": sum(left.values()), "hours_left": sum(hours.values()), "speed_unknown": unknown,
-                 "speed_from": dict(sources)}  # fmt: skip
+        whole: dict[str, Any] = {
+            "iterations_left": sum(left.values()),
+            "hours_left": sum(hours.values()),
+            "speed_unknown": unknown,
+            "speed_from": dict(sources),
+        }
+        if most is not None:
+            whole |= {"runs_at_most": len(most.unique()), "seeds_at_most": len(most.study.seeds)}
         typer.echo(json.dumps({"study": plan.study.name, "scale": plan.study.scale, "runs": runs} | whole, indent=1))
         return
     rows = [
@@ -78,6 +86,12 @@ def show_plan(folder: Path, plan: "Plan", retry: bool, as_json: bool) -> None:
         typer.echo(f"About {_time(sum(hours.values()))}, were they run one after the other, by the speed of {what}.")
     if unknown:
         typer.echo(f"No speed is on record for {count_runs(unknown)}: how long they take is not known.")
+    if most is not None:
+        first, last = plural(len(plan.study.seeds), "seed"), len(most.study.seeds)
+        typer.echo(
+            f"These are for the first look, with {first} an arm. Arms that are not decided then get more, up to"
+        )
+        typer.echo(f"{last} seeds: {count_runs(len(most.unique()))} at most.")
     for line in told_same(plan.families()):
         typer.echo(line)
     typer.echo("Nothing was run.")

@@ -1,7 +1,7 @@
 """`mrbench sweep --until-decided`: a study that grows by a seed at a time, in the arms that are not decided."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,38 @@ if TYPE_CHECKING:
     from mrbench.study.study import Study
 
 Start = Callable[["Plan", dict[str, int]], int]
+
+
+@dataclass(frozen=True)
+class Design:
+    """What is fixed before the first look: the seeds that every arm begins with, and the most seeds of an arm."""
+
+    first: Sequence[int]
+    most: int
+
+    def seeds(self) -> list[int]:
+        """All seeds that an arm may have, in the order in which they are added."""
+        given = sorted(self.first)
+        return [*given, *range(given[-1] + 1, given[-1] + 1 + self.most - len(given))]
+
+    def as_record(self) -> dict[str, int]:
+        return {"first": len(self.first), "most": self.most}
+
+    def check(self, folder: Path, name: str) -> None:
+        """Raises UserError where the most are fewer than the first, and where the study was begun with another
+        design: one that is changed after a look keeps no promise."""
+        from mrbench.study.record import read_study, study_file
+
+        if self.most < len(self.first):
+            raise UserError(
+                f"--max-seeds {self.most}: the study begins with {len(self.first)} seeds", "Give at least as many."
+            )
+        before = read_study(folder, name).until if study_file(folder, name).exists() else None
+        if before not in (None, self.as_record()):
+            raise UserError(
+                f"{name} began with {before['first']} seeds and --max-seeds {before['most']}",
+                "Decisions hold for the design that was begun with; go on with that, or choose another --name.",
+            )
 
 
 def check_options(until_decided: bool, max_seeds: int | None, others: Mapping[str, bool]) -> int:
@@ -36,34 +68,23 @@ def sweep_until(
     folder: Path,
     study: "Study",
     extra: Sequence[str],
-    most: int,
+    design: Design,
     config_dir: Path | None,
     start: Start,
     console: "Console",
 ) -> int:
-    """Runs the study's seeds, looks, and adds a seed to open arms and the baseline until none is open or `most` is
-    reached. `start` brings a plan to its end and returns the exit code, which becomes this function's.
+    """Runs the design's first seeds, looks, and adds a seed to open arms and the baseline until none is open or they
+    have the most. `start` brings a plan to its end and returns the exit code, which becomes this function's.
 
-    An arm with a run that failed gets no more seeds. Raises UserError where the study was begun with another design:
-    a design that is changed after a look keeps no promise.
+    An arm with a run that failed gets no more seeds. Raises UserError as `Design.check`.
     """
     from mrbench.study.plan import make_plan
-    from mrbench.study.record import read_study, study_file
 
-    given = sorted(study.seeds)
-    until = {"first": len(given), "most": most}
-    if most < len(given):
-        raise UserError(f"--max-seeds {most}: the study begins with {len(given)} seeds", "Give at least as many.")
-    before = read_study(folder, study.name).until if study_file(folder, study.name).exists() else None
-    if before not in (None, until):
-        raise UserError(
-            f"{study.name} began with {before['first']} seeds and --max-seeds {before['most']}",
-            "Decisions hold for the design that was begun with; go on with that, or choose another --name.",
-        )
-    seeds = [*given, *range(given[-1] + 1, given[-1] + 1 + most - len(given))]
+    design.check(folder, study.name)
+    seeds = design.seeds()
     arms, worst = study.arms, 0
-    for n in range(len(given), most + 1):
-        code = start(make_plan(replace(study, arms=arms), extra, seeds[:n], config_dir), until)
+    for n in range(len(design.first), design.most + 1):
+        code = start(make_plan(replace(study, arms=arms), extra, seeds[:n], config_dir), design.as_record())
         worst = max(worst, code)
         if code not in (0, 1):
             return code
@@ -73,7 +94,7 @@ def sweep_until(
         growing = [name for name in outcome.open if name not in failed]
         if study.baseline in failed or not growing:
             break
-        if n < most:
+        if n < design.most:
             console.print(f"open with {n} seeds: {', '.join(growing)}", **PLAIN)
         else:
             console.print(f"not decided with {n} seeds: {', '.join(outcome.open)}", **PLAIN)
