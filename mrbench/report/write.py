@@ -10,18 +10,15 @@ from mrbench.errors import UserError
 from mrbench.report import (
     cost,
     detail_table,
-    drawing,
     earlier,
     formats,
     origin,
-    page,
     table,
     words,
 )
 from mrbench.report.build import Report
 from mrbench.report.collect import Arm
 from mrbench.report.detail import SECTIONS
-from mrbench.report.gallery import PICTURES
 from mrbench.report.table import Table
 from mrbench.runs.files import write_text
 
@@ -29,7 +26,7 @@ MARKDOWN_CLASSES = 5  # at either end, of an arm
 FORMATS = ("terminal", "markdown", "csv", "json", "latex", "html")
 
 
-def write(report: Report, folder: Path, kinds: Sequence[str], pictures: int = PICTURES) -> list[Path]:
+def write(report: Report, folder: Path, kinds: Sequence[str], pictures: int) -> list[Path]:
     """Writes the formats named in `kinds` (of `FORMATS`; `terminal` is no file) and returns what was written.
 
     report.md with charts/ beside it, a CSV for each table, report.json, report.tex, report.html with `pictures` for an
@@ -39,13 +36,16 @@ def write(report: Report, folder: Path, kinds: Sequence[str], pictures: int = PI
     old_charts, old_tables = earlier.stale(folder, report.study)
     texts: dict[str, str] = {}
     drawn: list[Path] = []
-    charts = drawing.draw(report) if {"html", "markdown"} & set(kinds) else None
     tables = all_tables(report) if {"csv", "json"} & set(kinds) else ()
-    if charts and "html" in kinds:
-        texts["report.html"] = page.render(report, charts, pictures)
-    if charts and "markdown" in kinds:
-        drawn = drawing.save(charts, folder / "charts")
-        texts["report.md"] = markdown(report, [path.stem for path in drawn if path.suffix == ".svg"])
+    if {"html", "markdown"} & set(kinds):
+        from mrbench.report import drawing, page  # with matplotlib, which takes longer than a small report's tables
+
+        charts = drawing.draw(report)
+        if "html" in kinds:
+            texts["report.html"] = page.render(report, charts, pictures)
+        if "markdown" in kinds:
+            drawn = drawing.save(charts, folder / "charts")
+            texts["report.md"] = markdown(report, [path.stem for path in drawn if path.suffix == ".svg"])
     if "csv" in kinds:
         texts |= {f"{found.name}.csv": formats.comma_separated(found) for found in tables}
     if "json" in kinds:
@@ -61,18 +61,24 @@ def write(report: Report, folder: Path, kinds: Sequence[str], pictures: int = PI
     return [folder / name for name in texts] + drawn
 
 
-def text(report: Report, kind: str, pictures: int = PICTURES) -> str:
+def text(report: Report, kind: str, pictures: int) -> str:
     """One format as text, for standard output. CSV is the accuracy table, Markdown comes without charts."""
     makers = {
         "markdown": lambda: markdown(report, []),
         "csv": lambda: formats.comma_separated(table.accuracy(report)),
         "json": lambda: as_json(report, all_tables(report)),
         "latex": lambda: latex(report),
-        "html": lambda: page.render(report, drawing.draw(report), pictures),
+        "html": lambda: _page(report, pictures),
     }
     if kind not in makers:
         raise UserError(f"There is no text of format {kind!r}.", f"There are: {', '.join(makers)}.")
     return makers[kind]()
+
+
+def _page(report: Report, pictures: int) -> str:
+    from mrbench.report import drawing, page
+
+    return page.render(report, drawing.draw(report), pictures)
 
 
 def _arm(report: Report, arm: Arm) -> str:

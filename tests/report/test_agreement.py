@@ -69,7 +69,7 @@ def report(make_study: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(scope="module")
 def folder(report: Report, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("files")
-    write.write(report, place, write.FORMATS)
+    write.write(report, place, write.FORMATS, pictures=0)
     return place
 
 

@@ -40,6 +40,22 @@ def test_a_report_is_made_without_torch(demo: Path, tmp_path: Path) -> None:
     assert (tmp_path / "report.html").is_file()
 
 
+@pytest.mark.parametrize("kinds", [["terminal,csv,json,latex", "--detail"], ["markdown", "--out", "-"]])
+def test_tables_are_made_without_matplotlib_and_pillow(demo: Path, tmp_path: Path, kinds: list[str]) -> None:
+    code = (
+        "import sys, typer; from mrbench.cli.report import report_command\n"
+        "app = typer.Typer(); app.command()(report_command); app(standalone_mode=False)\n"
+        "assert 'mrbench.report.write' in sys.modules\n"
+        "assert not {'matplotlib', 'PIL', 'torch'} & set(sys.modules)\n"
+    )
+    arguments = ["demo", "--root", str(demo), "--resamples", "2", "--format", *kinds]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    arguments += [] if "--out" in kinds else ["--out", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "longer" in done.stdout
+
+
 def test_a_report_is_printed_and_written(make_study: Callable[..., Path], tmp_path: Path) -> None:
     root = make_study(tmp_path, seeds=2)
     done = mrbench("demo", "--resamples", "5", "--root", str(root))
