@@ -26,7 +26,7 @@ def show_command(
     from rich.console import Console
 
     from mrbench.runs.record import find_run
-    from mrbench.runs.state import state_of
+    from mrbench.runs.state import iteration_of, state_of
 
     folder = root_folder(root)
     found = find_run(folder, run)
@@ -37,7 +37,7 @@ def show_command(
     out.print(f"folder       {found.folder}", markup=False)
     for line in _studies(folder, found):
         out.print(f"study        {line}", markup=False)
-    out.print(f"iteration    {status.iteration} of {status.iterations}, attempt {status.attempt}")
+    out.print(f"iteration    {iteration_of(found, status)} of {status.iterations}, attempt {status.attempt}")
     for name in ("started", "updated", "ended", "host", "pid"):
         if getattr(status, name) is not None:
             out.print(f"{name:<12} {getattr(status, name)}", markup=False)

@@ -10,7 +10,7 @@ from mrbench.launch.executor import JobState
 from mrbench.launch.record import output_file, read_job, stop_file
 from mrbench.runs.lock import is_locked
 from mrbench.runs.record import Run, Status
-from mrbench.runs.state import INTERRUPTED
+from mrbench.runs.state import INTERRUPTED, iteration_of
 
 # What a person wants to know of a run: the words of `runs.state`, and of a run that has a job what the job does.
 PENDING = "pending"  # nobody has it
@@ -68,15 +68,16 @@ class Watcher:
         state = status.state
         if state not in ("completed", "failed"):
             state = _living_state(run, status, job)
+        done = iteration_of(run, status)
         total = status.iterations or iterations
         speed = status.images_per_second
         remaining = None
         if speed and images_per_batch and state == RUNNING:
-            remaining = max(0, total - status.iteration) * images_per_batch / speed
+            remaining = max(0, total - done) * images_per_batch / speed
         return RunView(
             run_id=run.run_id,
             state=state,
-            iteration=status.iteration,
+            iteration=done,
             iterations=total,
             images_per_second=speed,
             remaining=remaining,

@@ -13,7 +13,7 @@ import yaml
 
 from mrbench.errors import UserError
 from mrbench.runs.record import Run, Status, list_runs
-from mrbench.runs.state import state_of
+from mrbench.runs.state import iteration_of, state_of
 
 DAMAGED = "damaged"
 MISSING: Any = object()  # a key that a configuration does not have; null is a value
@@ -65,6 +65,11 @@ class Entry:
             self.status, self.state, self.problem = Status(), DAMAGED, _line(error)
 
     @cached_property
+    def iteration(self) -> int:
+        """The last one that is known."""
+        return iteration_of(self.run, self.status)
+
+    @cached_property
     def metrics(self) -> dict[str, Any]:
         """Those of evaluation.json as it has them; none where there is none yet, or the run is not completed."""
         if self.state != "completed":
@@ -111,7 +116,8 @@ _OWN: Mapping[str, Any] = {
     "study": lambda e: e.places[0].study if e.places else None,
     "arm": lambda e: e.places[0].arm if e.places else None,
     "state": lambda e: e.state,
-    "progress": lambda e: f"{e.status.iteration}/{e.status.iterations}" if e.status.iterations else None,
+    "progress": lambda e: f"{e.iteration}/{e.status.iterations}" if e.status.iterations else None,
+    "iteration": lambda e: e.iteration,
     "when": lambda e: e.status.ended or e.status.updated,
     "error": lambda e: (e.status.error or {}).get("message") or e.problem or None,
 }

@@ -19,6 +19,7 @@ from mrbench.config.compose import compose, to_yaml
 from mrbench.errors import UserError
 from mrbench.evaluation import bootstrap
 from mrbench.evaluation.matches import KindMatches, Matches, average_precision, pack
+from mrbench.launch.progress import Watcher
 from mrbench.runs import provenance
 from mrbench.runs.files import write_json
 from mrbench.runs.listing import MISSING, flat_config, lookup
@@ -217,6 +218,25 @@ def test_a_run_without_process_is_interrupted_in_list_and_show(root: Path, mrben
     assert "interrupted" in mrbench("show", "00c").splitlines()[0]
     with run_lock(run):
         assert listed(mrbench, "state=running") == ["00"]
+
+
+def test_a_killed_run_shows_its_newest_checkpoint_or_the_last_logged_iteration(
+    root: Path, mrbench: Callable[..., str]
+) -> None:
+    """Checkpoints are of updates since the last line of the log, or older than it."""
+    run = Run(root / "runs" / "small-shapes-00cccccccc")
+    write_json(run.status_file, asdict(Status("running", 1, 0, 90)))
+    for iteration in (5, 10):
+        run.checkpoint_dir.mkdir(exist_ok=True)
+        (run.checkpoint_dir / f"{iteration:08d}.pt").touch()
+    (run.checkpoint_dir / ".00000015.pt.tmp").touch()
+    asked = ("list", "run=*00c*", "--columns", "progress,iteration")
+    assert mrbench(*asked).splitlines()[1].split() == ["10/90", "10"]
+    assert "10 of 90" in mrbench("show", "00c")
+    view = Watcher().view(run, 90)
+    assert (view.state, view.iteration) == ("interrupted", 10)
+    write_json(run.status_file, asdict(Status("running", 2, 12, 90)))
+    assert mrbench(*asked).splitlines()[1].split() == ["12/90", "12"]
 
 
 def test_show_tells_the_networks_size_and_the_energy(root: Path, mrbench: Callable[..., str]) -> None:
