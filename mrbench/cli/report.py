@@ -19,11 +19,13 @@ def report_command(
     ] = None,
     root: Root = None,
     formats: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--format", help="What to make: terminal, markdown, csv, json, latex, html, with commas between, or all."
+            "--format",
+            help="What to make: terminal, markdown, csv, json, latex, html, with commas between, or all.",
+            show_default="all, or terminal with --compare",
         ),
-    ] = "all",
+    ] = None,
     out: Annotated[
         str | None,
         typer.Option("--out", help="Folder for the files; - prints one format; otherwise ROOT/results/STUDY."),
@@ -45,7 +47,11 @@ def report_command(
         str | None, typer.Option("--group-by", metavar="KEY,...", help="Arms by the values of these settings.")
     ] = None,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Two single runs side by side, on the terminal. Says nothing of seeds.")
+        bool,
+        typer.Option(
+            "--compare",
+            help="Two single runs side by side, and as files where --format or --out asks. Says nothing of seeds.",
+        ),
     ] = False,
     prior: Annotated[
         str,
@@ -96,7 +102,9 @@ def report_command(
         _bench(names or [], root_folder(root), out)
         return
     if compare:
-        _compare(names or [], resamples, root)
+        from mrbench.cli.report_compare import compare as compare_runs
+
+        compare_runs(names or [], _listed(formats), out, resamples, root_folder(root))
         return
 
     from mrbench.report import collect, grouping
@@ -105,27 +113,12 @@ def report_command(
     folder = root_folder(root)
     if not (names or where or group_by):
         raise _nothing_named(folder)
-    kinds = _kinds(formats)
+    kinds = _kinds(_listed(formats))
     study = grouping.gather(folder, names or [], grouping.parse_rules(where or []), _listed(group_by))
     study = collect.with_metrics(study, _listed(metrics)) if metrics else study
     study = collect.with_baseline(study, baseline) if baseline else study
     place = Path(out) if out else folder / "results" / study.name
     _report(study, kinds, place, out == "-", resamples, prior, Aim(difference, power), detail, pictures)
-
-
-def _compare(names: list[str], resamples: int, root: Path | None) -> None:
-    """Metrics with intervals over images, and what was not the same: settings, code, packages, hardware."""
-    from mrbench.cli.runs_compare import compare_command
-    from mrbench.runs.comparison import compare_surroundings
-    from mrbench.runs.record import find_runs
-
-    if len(names) != 2:
-        raise UserError("--compare sets two runs side by side.", "For example: mrbench report --compare 74bdd1 1ac0")
-    compare_command(names, resamples, False, root)
-    around = list(compare_surroundings(*find_runs(root_folder(root), names)))
-    typer.echo("\nenvironment" if around else "\nThe environment is the same.")
-    for name, one, other in around:
-        typer.echo(f"  {name}: {one} | {other}")
 
 
 def _bench(files: list[str], root: Path, out: str | None) -> None:
@@ -154,11 +147,11 @@ def _nothing_named(root: Path) -> UserError:
     return UserError("Say which study or runs to report.", hint)
 
 
-def _kinds(formats: str) -> list[str]:
+def _kinds(formats: list[str]) -> list[str]:
     from mrbench.config.suggest import did_you_mean
     from mrbench.report.write import FORMATS
 
-    kinds = [kind.lower() for kind in _listed(formats)]
+    kinds = [kind.lower() for kind in formats]
     for kind in kinds:
         if kind not in (*FORMATS, "all"):
             raise UserError(f"There is no format {kind!r}.", did_you_mean(kind, (*FORMATS, "all")))

@@ -1,7 +1,7 @@
 """`mrbench runs diff` and `compare`: what is different between runs, and what came of it."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +12,7 @@ from mrbench.cli.common import Root, plain, root_folder
 from mrbench.errors import UserError
 
 if TYPE_CHECKING:
-    from mrbench.report.side_by_side import SideBySide, Value
+    from mrbench.report.side_by_side import SideBySide
     from mrbench.runs.record import Run
 
 NAME = "The run's name, a unique beginning of it or of its hash, or its folder."
@@ -31,7 +31,7 @@ def diff_command(
 
     folder = root_folder(root)
     one, other = find_runs(folder, [first, second])
-    configuration = _configurations([one, other])
+    configuration = configurations([one, other])
     around = list(compare_surroundings(one, other))
     code = [entry for entry in around if entry[0].startswith("code.")]
     environment = [entry for entry in around if not entry[0].startswith("code.")]
@@ -45,7 +45,7 @@ def diff_command(
         typer.echo(json.dumps(runs | rows, indent=1))
         return
     lacking = [run.run_id for run in (one, other) if not run.provenance()]
-    titles = ("", *_short_names([one, other]))
+    titles = ("", *short_names([one, other]))
     _section("configuration", titles, [(key, *values) for key, values in configuration.items()], "is the same")
     unknown = f"is not known: {' and '.join(lacking)} {'have' if len(lacking) > 1 else 'has'} not begun"
     _section("environment", titles, environment, unknown if lacking else "is the same")
@@ -87,14 +87,20 @@ def compare_command(
     if len({run.folder for run in found}) < 2:
         raise UserError("One run is nothing to compare", "Give two or more: mrbench runs list shows them.")
     result = side_by_side(found, RESAMPLES if resamples is None else resamples)
-    configuration = _configurations(found)
+    configuration = configurations(found)
     if as_json:
         keys = [{"key": key, "values": list(values)} for key, values in configuration.items()]
         typer.echo(json.dumps({**asdict(result), "configuration": keys}, indent=1))
         return
-    _print(result, _short_names(found))
-    titles = ("", *_short_names(found))
-    _section("configuration", titles, [(key, *values) for key, values in configuration.items()], "is the same")
+    show(result, found, configuration)
+
+
+def show(result: "SideBySide", runs: "Sequence[Run]", configuration: Mapping[str, Sequence[Any]]) -> None:
+    """Metrics side by side, and the settings that are not the same."""
+    names = short_names(runs)
+    _print(result, names)
+    rows = [(key, *values) for key, values in configuration.items()]
+    _section("configuration", ("", *names), rows, "is the same")
 
 
 def _print(result: "SideBySide", names: Sequence[str]) -> None:
@@ -124,11 +130,13 @@ def _print(result: "SideBySide", names: Sequence[str]) -> None:
 
 def _table(result: "SideBySide", names: Sequence[str], others: Sequence[int]) -> tuple[list[str], list[list[str]]]:
     """Titles and rows of the first run, some others, and their differences from it."""
+    from mrbench.report.compared import change, level
+
     rows = []
     for metric, values in result.metrics.items():
         if any(value.value is not None for value in values):
-            shown = [_with_spread(values[i]) for i in (0, *others)]
-            rows.append([metric, *shown, *(_signed(result.differences[metric][i - 1]) for i in others)])
+            shown = [level(values[i]) for i in (0, *others)]
+            rows.append([metric, *shown, *(change(result.differences[metric][i - 1]) for i in others)])
     return ["", *(names[i] for i in (0, *others)), *(_less(names[i], names[0], len(others)) for i in others)], rows
 
 
@@ -136,31 +144,13 @@ def _less(name: str, first: str, others: int) -> str:
     return "difference" if others == 1 else f"{name} − {first}"
 
 
-def _with_spread(value: "Value") -> str:
-    if value.value is None:
-        return "-"
-    if value.low is None or value.high is None:
-        return f"{value.value:.1f}"
-    return f"{value.value:.1f} [{value.low:.1f}, {value.high:.1f}]"
-
-
-def _signed(value: "Value") -> str:
-    from mrbench.report.words import signed
-
-    if value.value is None:
-        return "-"
-    if value.low is None or value.high is None:
-        return signed(value.value, 1)
-    return f"{signed(value.value, 1)} [{signed(value.low, 1)}, {signed(value.high, 1)}]"
-
-
-def _short_names(runs: "Sequence[Run]") -> list[str]:
+def short_names(runs: "Sequence[Run]") -> list[str]:
     """Hashes where they tell the runs apart, else whole names."""
     hashes = [run.run_id.rpartition("-")[2] for run in runs]
     return hashes if len(set(hashes)) == len(hashes) else [run.run_id for run in runs]
 
 
-def _configurations(runs: "Sequence[Run]") -> dict[str, tuple[Any, ...]]:
+def configurations(runs: "Sequence[Run]") -> dict[str, tuple[Any, ...]]:
     """Every key that is not the same in all, with each run's value; those of `runtime` and `launcher` come last.
 
     The files are read as they were written: another version's are compared too.

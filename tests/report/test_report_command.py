@@ -1,5 +1,6 @@
 """`mrbench report` as a person types it."""
 
+import csv
 import json
 import os
 import re
@@ -16,6 +17,8 @@ from typer.testing import CliRunner
 from mrbench.cli.report import report_command
 from mrbench.config.paths import published_dir
 from mrbench.errors import UserError
+from mrbench.report import words
+from mrbench.runs.record import Run
 
 
 def mrbench(*arguments: str) -> Any:
@@ -140,9 +143,37 @@ def test_two_runs_are_set_side_by_side(demo: Path) -> None:
     assert "The environment is the same." in done.stdout
 
 
+def test_two_runs_side_by_side_are_written_where_that_is_asked_for(demo: Path, tmp_path: Path) -> None:
+    runs = [f"mask_rcnn_small-shapes-{name}" for name in ("gn000000", "bn000000")]
+    options = ["--compare", *runs, "--root", str(demo), "--resamples", "5"]
+    assert "Wrote" not in mrbench(*options).stdout
+    assert not list(demo.glob("results/*-and-*"))
+    done = mrbench(*options, "--format", "json", "--out", "-")
+    found = json.loads(done.stdout)
+    assert found["runs"] == runs
+    assert {"key": "model.norm", "values": ["gn", "bn"]} in found["configuration"]
+    done = mrbench(*options, "--out", str(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {f"compare.{kind}" for kind in ("md", "csv", "json", "tex")}
+    assert json.loads((tmp_path / "compare.json").read_text()) == found
+    page = (tmp_path / "compare.md").read_text()
+    assert "| model.norm | gn | bn |" in page
+    assert "The environment is the same." in page
+    rows = list(csv.DictReader((tmp_path / "compare.csv").open()))
+    assert [row["metric"] for row in rows] == [name for name, both in found["metrics"].items() if both[0]["value"]]
+    for row in rows:
+        one, other = (Run(demo / "runs" / run).evaluation()["metrics"][row["metric"]] for run in runs)
+        assert (float(row["first"]), float(row["second"])) == (one, other)
+        assert float(row["difference"]) == pytest.approx(other - one)
+        assert f"| {words.signed(other - one, 1)} \\[" in page
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (
+            ["--compare", "mask_rcnn_small-shapes-gn000000", "mask_rcnn_small-shapes-bn000000", "--format", "html"],
+            "html",
+        ),
         (["--compare", "mask_rcnn_small-shapes-gn000000"], "two runs"),
         (["demmo"], "demo"),
         ([], "demo"),
