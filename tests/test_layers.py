@@ -13,12 +13,10 @@ BELOW = {
     "errors": set(),
     "config": {"errors"},
     "runs": {"config", "errors"},
-    "data": {"runs", "config", "errors"},
-    "modeling": {"data", "runs", "config", "errors"},
-    "weights": {"modeling", "runs", "config", "errors"},
+    "weights": {"runs", "config", "errors"},
+    "data": {"weights", "runs", "config", "errors"},  # its reader of other projects' pickles
+    "modeling": {"data", "weights", "runs", "config", "errors"},
 }
-BELOW["modeling"].add("weights")
-BELOW["data"].add("weights")  # for its reader of other projects' pickles
 BELOW["evaluation"] = {"modeling", "data", "weights", "runs", "config", "errors"}
 BELOW["engine"] = {"evaluation", *BELOW["evaluation"]}
 for _top in ("launch", "bench", "report", "study"):

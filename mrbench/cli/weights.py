@@ -35,7 +35,7 @@ def inspect_command(
     from rich.table import Table
 
     from mrbench.weights.files import inspect
-    from mrbench.weights.load import describe
+    from mrbench.weights.fill import describe
 
     found = inspect(file)
     translated = found.translated()
@@ -70,7 +70,7 @@ def export_command(
     """
     from mrbench.weights.export import export_detectron2, export_safetensors
     from mrbench.weights.files import inspect
-    from mrbench.weights.load import overrides
+    from mrbench.weights.fill import overrides
 
     if Path(source).is_file():
         found = inspect(Path(source))
@@ -78,7 +78,7 @@ def export_command(
     else:
         from mrbench.engine.evaluate import run_weights
         from mrbench.runs.record import find_run
-        from mrbench.weights.load import settings_of_config
+        from mrbench.weights.fill import settings_of_config
 
         run = find_run(root_folder(root), source)
         found, settings = inspect(run_weights(run)), settings_of_config(run.config().model)

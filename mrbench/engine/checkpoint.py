@@ -18,8 +18,9 @@ import torch
 from torch import nn
 
 from mrbench.errors import UserError
+from mrbench.modeling.load import load_into
 from mrbench.runs.files import replacing, sha256, write_json
-from mrbench.weights.load import Loaded, load_into
+from mrbench.weights.fill import Loaded
 
 FINAL = "final.pt"
 

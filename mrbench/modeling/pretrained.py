@@ -8,10 +8,11 @@ from torchvision.models import get_weight
 from mrbench.config.schema import BackboneConfig, ModelConfig
 from mrbench.errors import UserError
 from mrbench.modeling.body import Body
+from mrbench.modeling.load import stride_of
 from mrbench.weights import torchvision
 from mrbench.weights.files import WeightFile, inspect
+from mrbench.weights.fill import Loaded, contradictions, fill
 from mrbench.weights.layout import Translated
-from mrbench.weights.load import Loaded, contradictions, fill, stride_of
 
 # by depth, groups and channels a group
 IMAGENET = {(depth, 1, 64): f"ResNet{depth}_Weights.IMAGENET1K_V1" for depth in (18, 34, 50, 101, 152)}

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from mrbench.errors import UserError
-from mrbench.modeling.cascade import CascadeHead
-from mrbench.modeling.detector import MaskRCNN
 from mrbench.weights.files import OWN, WeightFile
 from mrbench.weights.torchvision import COCO_IDS
 
@@ -50,9 +48,25 @@ def categories_of(file: WeightFile, classes: int) -> list[str]:
     )
 
 
-def carry_over(file: WeightFile, found: dict[str, Tensor], model: MaskRCNN, categories: Sequence[str]) -> Carried:
-    """Make the class-wise tensors of `found` fit `model`, whose classes are `categories`: rows of the same name, and
-    the background's, are the file's, the others the model's own. Raises UserError where no name is the same."""
+@dataclass
+class ClassWise:
+    """A tensor of a model that has rows for each class."""
+
+    name: str
+    rows: int  # of each class
+    background: bool  # has some too, the last
+
+
+def carry_over(
+    file: WeightFile,
+    found: dict[str, Tensor],
+    own: Mapping[str, Tensor],
+    class_wise: Sequence[ClassWise],
+    categories: Sequence[str],
+) -> Carried:
+    """Make the class-wise tensors of `found` fit a model with the tensors `own`, whose classes are `categories`: rows
+    of the same name, and the background's, are the file's, the others the model's own. Raises UserError where no name
+    is the same."""
     scores = next((value for name, value in found.items() if name.endswith("classes.weight")), None)
     if scores is None:
         return Carried([], list(categories))
@@ -65,36 +79,17 @@ def carry_over(file: WeightFile, found: dict[str, Tensor], model: MaskRCNN, cate
             f"{', '.join(name for name in known[:6] if name)}",
             "Set model.weights_mismatch=tell and model.weights_classes=same to take what does not depend on classes.",
         )
-    own = model.state_dict()
-    for name, unit, background in _class_wise(model, own):
-        theirs = found.get(name)
-        if theirs is None or len(theirs) != unit * (len(known) + background):
+    for one in class_wise:
+        theirs, unit = found.get(one.name), one.rows
+        if theirs is None or len(theirs) != unit * (len(known) + one.background):
             continue  # told as of another shape, where it does not fit
-        rows = own[name].detach().clone()
-        shared = [*pairs, (len(known), len(categories))] if background else pairs
+        rows = own[one.name].detach().clone()
+        shared = [*pairs, (len(known), len(categories))] if one.background else pairs
         for source, target in shared:
             rows[target * unit : (target + 1) * unit] = theirs[source * unit : (source + 1) * unit]
-        found[name] = rows
+        found[one.name] = rows
     over = {row for _, row in pairs}
     return Carried(
         [name for row, name in enumerate(categories) if row in over],
         [name for row, name in enumerate(categories) if row not in over],
     )
-
-
-def _class_wise(model: MaskRCNN, own: Mapping[str, Tensor]) -> list[tuple[str, int, bool]]:
-    """Names of tensors with as many rows a class as the number says, and whether the background has some, last."""
-    heads = ["box_head"]
-    if isinstance(model.box_head, CascadeHead):
-        heads = [f"box_head.stages.{k}" for k in range(len(model.box_head.stages))]
-    found = []
-    for kind in ("weight", "bias"):
-        for head in heads:
-            found.append((f"{head}.classes.{kind}", 1, True))
-            if not model.get_submodule(head).class_agnostic:
-                found.append((f"{head}.deltas.{kind}", 4, False))
-        masks = model.mask_head.masks if model.mask_head is not None else None
-        name = f"mask_head.predictor.{kind}"
-        if masks is not None and masks.classes == model.num_classes:
-            found.append((name, len(own[name]) // masks.channels, masks.channels > masks.classes))
-    return found

@@ -31,8 +31,8 @@ from mrbench.config.schema import ModelConfig, PoolerConfig, RoIConfig, RPNConfi
 from mrbench.data.batch import Batch
 from mrbench.modeling import detector
 from mrbench.modeling.build import build_detector
+from mrbench.modeling.load import load_into
 from mrbench.weights.files import inspect
-from mrbench.weights.load import load_into
 
 HEIGHT, WIDTH = 128, 192
 DETECTIONS = 20  # of an image

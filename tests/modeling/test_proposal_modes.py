@@ -12,9 +12,9 @@ from mrbench.data.batch import Batch
 from mrbench.errors import UserError
 from mrbench.modeling.build import build_detector, build_network
 from mrbench.modeling.detector import MaskRCNN
+from mrbench.modeling.load import load_into
 from mrbench.modeling.proposal_network import ProposalNetwork
 from mrbench.modeling.rpn import Proposals, inside
-from mrbench.weights.load import load_into
 
 KINDS = {
     "fpn": (),

@@ -18,9 +18,9 @@ from mrbench.config.compose import compose
 from mrbench.data.batch import Batch
 from mrbench.data.collate import padded_size
 from mrbench.modeling.build import build_detector
+from mrbench.modeling.load import load_into
 from mrbench.modeling.paste import paste_masks
 from mrbench.weights.detectron2 import convert
-from mrbench.weights.load import load_into
 
 FOLDER = Path(__file__).parent / "references"
 _spec = importlib.util.spec_from_file_location("rule", FOLDER / "rule.py")

@@ -17,11 +17,11 @@ from mrbench.data.batch import Batch
 from mrbench.engine.checkpoint import load_model_weights
 from mrbench.errors import UserError
 from mrbench.modeling.build import build_detector
+from mrbench.modeling.load import load_into, settings_of
 from mrbench.weights import torchvision as torchvision_layout
 from mrbench.weights.detectron2 import convert
 from mrbench.weights.export import export_detectron2, export_safetensors
 from mrbench.weights.files import inspect
-from mrbench.weights.load import load_into, settings_of
 
 
 def beside(name: str) -> ModuleType:

@@ -1,22 +1,16 @@
-"""Weights of any format into a model, with everything that does not fit named."""
+"""Tensors of a file into a module, with everything that does not fit named."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import Bottleneck
 
 from mrbench.config.schema import ModelConfig
 from mrbench.errors import UserError
-from mrbench.modeling.detector import MaskRCNN
-from mrbench.modeling.proposal_network import ProposalNetwork
-from mrbench.modeling.trunk import Trunk
-from mrbench.weights import torchvision
-from mrbench.weights.categories import Carried, carry_over
-from mrbench.weights.files import OWN, WeightFile, inspect
+from mrbench.weights.categories import Carried
+from mrbench.weights.files import OWN, WeightFile
 from mrbench.weights.layout import Settings, Translated
 
 HINT = "the model must be built from the configuration that the weights were trained with"
@@ -64,30 +58,6 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def load_into(
-    model: nn.Module, path: Path, allow_partial: bool = False, categories: Sequence[str] | None = None
-) -> Loaded:
-    """Fill `model` from a file of any format that `inspect` reads.
-
-    With `categories`, the names of the model's classes, those of the file may be others: see
-    `mrbench.weights.categories.carry_over`.
-
-    Raises UserError, naming them, where weights are missing, left over or of another shape, and where the model is
-    set otherwise than the format implies, with the overrides to add. With `allow_partial` what fits is loaded, the
-    rest stays as it is, and `Loaded` tells.
-    """
-    file = inspect(path)
-    found = file.translated()
-    carried = None
-    if isinstance(model, MaskRCNN) and categories is not None:
-        carried = carry_over(file, found.tensors, model, categories)
-    elif isinstance(model, MaskRCNN) and file.layout is torchvision.LAYOUT:
-        torchvision.coco_classes(found.tensors, model.num_classes)
-    loaded = fill(model, file, found, contradictions(settings_of(model), file.settings), allow_partial)
-    loaded.carried = carried
-    return loaded
-
-
 def fill(
     module: nn.Module,
     file: WeightFile,
@@ -98,7 +68,8 @@ def fill(
 ) -> Loaded:
     """Put the tensors `found` in `file` into `module`, whose names of what may be missing `may_lack` tells.
 
-    Raises as `load_into`, and where settings are `contradicted`, unless `allow_partial`.
+    Raises UserError, naming them, where weights are missing, left over or of another shape, and where settings are
+    `contradicted`, with the overrides to add, unless `allow_partial`.
     """
     own = module.state_dict()
     fitting: dict[str, Tensor] = {}
@@ -153,32 +124,8 @@ def _same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def settings_of(model: nn.Module) -> Settings:
-    """What of a model's configuration changes its answers and cannot be told from its weights' names and shapes."""
-    if not isinstance(model, Trunk):
-        return {}
-    settings: Settings = {
-        "model.pixel_mean": model.pixel_mean.flatten().tolist(),
-        "model.pixel_std": model.pixel_std.flatten().tolist(),
-    }
-    if isinstance(model, MaskRCNN | ProposalNetwork) and model.rpn is not None:
-        settings["model.rpn.anchor_rounding"] = model.rpn.config.anchor_rounding
-        settings["model.rpn.anchor_offset"] = model.rpn.config.anchor_offset
-    if isinstance(model, MaskRCNN):
-        settings["model.pooler.inclusive"] = model.box_pooler.config.inclusive
-        settings["model.pooler.aligned"] = model.box_pooler.config.aligned
-        settings["model.pooler.sampling_ratio"] = model.box_pooler.config.sampling_ratio
-    return settings | stride_of(model.backbone)
-
-
-def stride_of(body: nn.Module) -> Settings:
-    """Where a body's bottlenecks have their stride; nothing of other blocks, which have no choice."""
-    block = dict(body.named_modules()).get("layer2.0")
-    return {"model.backbone.stride_in_1x1": block.conv1.stride[0] == 2} if isinstance(block, Bottleneck) else {}
-
-
 def settings_of_config(config: ModelConfig) -> Settings:
-    """The same settings of a model that is not built."""
+    """What of a model's configuration changes its answers and cannot be told from its weights' names and shapes."""
     return {
         "model.pixel_mean": list(config.pixel_mean),
         "model.pixel_std": list(config.pixel_std),
