@@ -397,7 +397,8 @@ class LauncherConfig:
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
-    time: int | None = number(None, 1)  # minutes a job; a run that takes longer goes on in the queue's next turn
+    # of a job: minutes, or as D-HH:MM:SS (`job_time`); a run that takes longer goes on in the queue's next turn
+    time: str | None = None
     nodes: int = number(1, 1)  # of a run
     tasks_per_node: int = number(1, 1)  # processes of a run on each node, in place of runtime.devices
     gpus: int | None = number(None, 0)  # a node; null: one a process, but none with gres or runtime.device=cpu

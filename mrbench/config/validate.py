@@ -4,6 +4,7 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any
 
+from mrbench.config.job_time import NOTATIONS, job_minutes
 from mrbench.config.schema import TRACKERS, BackboneConfig, ModelConfig, RunConfig
 from mrbench.config.suggest import did_you_mean, nearest
 from mrbench.errors import UserError
@@ -105,6 +106,7 @@ def _validate_together(config: RunConfig) -> None:
     )
     _cascade(config)
     _proposals(config)
+    _job_time(config.launcher.time)
     _require(
         model.rpn.background_iou <= model.rpn.foreground_iou,
         "model.rpn.background_iou is above model.rpn.foreground_iou",
@@ -180,6 +182,14 @@ def _share_of_batch(config: RunConfig) -> None:
     )
 
 
+def _job_time(text: str | None) -> None:
+    try:
+        if text is not None:
+            job_minutes(text)
+    except ValueError:
+        raise UserError(f"launcher.time={text} is no time that a job may take", f"Write {NOTATIONS}.") from None
+
+
 def _processes(config: RunConfig) -> None:
     launcher, runtime = config.launcher, config.runtime
     tasks = launcher.nodes * launcher.tasks_per_node
@@ -196,8 +206,8 @@ def _processes(config: RunConfig) -> None:
         "Every process takes the same number of images.",
     )
     _require(
-        launcher.time is None or 60 * launcher.time > launcher.warning + 20,
-        f"launcher.warning={launcher.warning} s leaves a job of launcher.time={launcher.time} min no time to train",
+        launcher.time is None or 60 * job_minutes(launcher.time) > launcher.warning + 20,
+        f"launcher.warning={launcher.warning} s leaves a job of launcher.time={launcher.time} no time to train",
         "Allow more time, or a shorter warning.",
     )
 

@@ -151,7 +151,7 @@ def _advice(words: str) -> str:
         "partition": "launcher.partition names one; sinfo lists them.",
         "account": "launcher.account and launcher.qos name them; sacctmgr show associations user=$USER lists yours.",
         "qos": "launcher.qos names one; sacctmgr show associations user=$USER lists yours.",
-        "time limit": "launcher.time is in minutes; sinfo -o '%P %l' shows the partitions' limits.",
+        "time limit": "launcher.time asks for it; sinfo -o '%P %l' shows the partitions' limits.",
         "node configuration": "No node has that much: see launcher.gpus, cpus_per_task, mem, nodes; sinfo -N -l.",
         "gres": "launcher.gres and launcher.gpus ask for devices; sinfo -o '%P %G' shows what there is.",
         "node count": "launcher.nodes; sinfo shows how many a partition has.",

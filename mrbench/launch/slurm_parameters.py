@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from mrbench.config.job_time import job_minutes
 from mrbench.config.schema import RunConfig
 from mrbench.runs.code import environment
 
@@ -34,7 +35,7 @@ def of(config: RunConfig, parallel: int, after: str | None, code: Path) -> dict[
         "account": launcher.account,
         "qos": launcher.qos,
         "constraint": launcher.constraint,
-        "time": launcher.time,
+        "time": None if launcher.time is None else job_minutes(launcher.time),
         "nodes": launcher.nodes,
         "ntasks_per_node": launcher.tasks_per_node,
         "gpus_per_node": gpus_per_node(config) or None,

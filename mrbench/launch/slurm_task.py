@@ -68,7 +68,7 @@ def _queue_again(run: Run, before: int) -> None:
             return
         due = left is not None and left < config.launcher.warning + MARGIN
         if due and run.status().iteration <= before and int(os.environ.get("SLURM_RESTART_COUNT", 0)):
-            message = f"a job of launcher.time={config.launcher.time} min ends before one more iteration is done"
+            message = f"a job of launcher.time={config.launcher.time} ends before one more iteration is done"
             run.update(state="failed", ended=now(), error={"kind": "time_limit", "message": message})
             return
         if config.launcher.requeue:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mrbench.config.compose import compose
+from mrbench.config.compose import compose, load, to_yaml
+from mrbench.config.composer import Composer
 from mrbench.errors import UserError
 from mrbench.launch import slurm_commands, slurm_parameters
 from mrbench.launch.executor import Job, JobState, Limits
@@ -104,12 +105,37 @@ def test_a_run_gets_a_gpu_for_each_process_unless_told_otherwise(overrides: list
     [
         (["launcher.nodes=2", "runtime.devices=2"], "runtime.devices=2 starts more in each"),
         (["launcher.nodes=3"], "does not divide by the 3 processes"),
-        (["launcher.time=2"], "leaves a job of launcher.time=2 min no time"),
+        (["launcher.time=2"], "leaves a job of launcher.time=2 no time"),
     ],
 )
 def test_what_cannot_be_is_told_before_anything_is_submitted(overrides: list[str], says: str) -> None:
     with pytest.raises(UserError, match=says):
         compose(["launcher=slurm", "schedule.images_per_batch=4", *overrides])
+
+
+@pytest.mark.parametrize(
+    "written,minutes",
+    [
+        ("90", 90), ("90:00", 90), ("90:01", 91), ("0:30", 1), ("24:00:00", 1440), ("1:30:00", 90), ("1-0", 1440),
+        ("2-12", 3600), ("1-00:30", 1470), ("1-00:00:00", 1440), ("7-23:59:59", 11520),
+    ],
+)  # fmt: skip
+def test_time_is_written_as_sbatch_takes_it(tmp_path: Path, written: str, minutes: int) -> None:
+    """The notations of sbatch's manual page; seconds are rounded up to the next minute."""
+    overrides = ["launcher=slurm", f"launcher.time={written}", "launcher.warning=1"]
+    config = compose(overrides)
+    assert slurm_parameters.of(config, 1, None, tmp_path)["time"] == minutes
+    assert Composer().compose(overrides).launcher.time == written
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(config))
+    assert load(path).launcher.time == written
+
+
+@pytest.mark.parametrize("written", ["0", "0:00", "1d", "1-", "-5", "1:2:3:4", "1-0:0:0:0", "1.5", "UNLIMITED"])
+def test_another_notation_is_told_those_that_there_are(written: str) -> None:
+    with pytest.raises(UserError, match="no time that a job may take") as error:
+        compose(["launcher=slurm", f"launcher.time={written}"])
+    assert "D-HH:MM:SS" in error.value.hint
 
 
 def test_a_rejection_is_sbatchs_own_words() -> None:

@@ -296,7 +296,7 @@ def test_a_run_that_gets_nowhere_within_its_time_limit_fails_instead_of_queueing
     found, _ = twice_of(together, too_short_a_limit)
     assert found.first.code == 1
     assert found.between == ["failed"]
-    assert "launcher.time=1 min ends before one more iteration" in found.first.out
+    assert "launcher.time=1 ends before one more iteration" in found.first.out
     assert "--retry" in found.second.out
 
 
