@@ -5,7 +5,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test test-slurm lint bench clean
+MRBENCH ?= $(BIN)/mrbench
+BUDGET ?=
+
+.PHONY: help demo test test-slurm lint bench gpu clean
 
 help:
 	@echo "make demo    train and report a small ablation, under 10 minutes on 2 cores, into demo/"
@@ -13,6 +16,7 @@ help:
 	@echo "make test-slurm   run those on a real Slurm cluster, which it starts here (see docs/slurm.md)"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   measure speed (see docs/gpu-bench.md and docs/augmentation.md)"
+	@echo "make gpu     on a GPU machine: its tests, and speed and largest batch into results/gpu (see docs/gpu-bench.md)"
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -39,6 +43,23 @@ bench: $(INSTALLED)
 	$(BIN)/python -W ignore::DeprecationWarning -m mrbench.bench.loading
 	$(BIN)/python -m mrbench.bench.many_runs
 	$(BIN)/python -m mrbench.bench.reporting
+
+# BUDGET=30m measures what fits into half an hour a record. With the packages that a machine has:
+# make gpu INSTALLED= BIN=/usr/bin MRBENCH="python3 -m mrbench". A record in which something failed (-) is reported too.
+R50 = model=mask_rcnn_r50_fpn runtime.device=cuda --precision fp32,tf32,fp16,bf16 --image-size 800x1333,1024x1024
+CARD = results/gpu/$(shell nvidia-smi --query-gpu=name --format=csv,noheader -i 0 2>/dev/null | tr 'A-Z ' 'a-z-')
+GPUS = $(shell nvidia-smi -L 2>/dev/null | wc -l)
+gpu: $(INSTALLED)
+	@nvidia-smi -L >/dev/null 2>&1 || { echo "make gpu needs an NVIDIA GPU and its driver (nvidia-smi)" >&2; exit 2; }
+	$(BIN)/python3 -m pytest tests/gpu $(PYTEST_ARGS)
+	mkdir -p results/gpu
+	-$(MRBENCH) gpu-bench $(R50) --mode train,infer --batch 1,2,4,8,16 --peer torchvision \
+	    $(if $(BUDGET),--budget $(BUDGET),--largest-batch) --out $(CARD).json
+	-$(MRBENCH) gpu-bench $(R50) --mode train --batch 4 --channels-last off,on --compile off,on --repeats 5 \
+	    $(if $(BUDGET),--budget $(BUDGET)) --out $(CARD)-layouts.json
+	-test $(GPUS) -eq 1 || $(MRBENCH) gpu-bench $(R50) --mode train --batch 4 --devices 1,$(GPUS) \
+	    $(if $(BUDGET),--budget $(BUDGET)) --out $(CARD)-devices.json
+	$(MRBENCH) report --bench $(CARD)*.json --out results/gpu
 
 clean:
 	rm -rf $(VENV) demo build dist
