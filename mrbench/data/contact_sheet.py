@@ -2,6 +2,7 @@
 
 import colorsys
 from collections.abc import Iterable, Sequence
+from math import ceil
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -81,19 +82,32 @@ def _shade(pixels: np.ndarray, windows: Sequence[Window | None], colours: Sequen
 
 
 def _label(picture: Image.Image, boxes: np.ndarray, names: Sequence[str], colours: Sequence[Colour]) -> Image.Image:
-    """Boxes, and names inside them where no other name is: at the top, or at the foot, or left out."""
+    """Boxes, and names inside them where no other name is: at the top, or at the foot, or left out. A name that would
+    reach over the picture's border is moved inside."""
     pen = ImageDraw.Draw(picture)
     taken: list[tuple[float, float, float, float]] = []
     for box, name, colour in zip(boxes.tolist(), names, colours, strict=True):
         left, top, right, bottom = box
         pen.rectangle([left, top, max(right - 1, left), max(bottom - 1, top)], outline=colour)
-        for place in ((left + 2, top + 1), (left + 2, bottom - LINE)):
+        extent = pen.textbbox((0, 0), name, stroke_width=1)
+        for corner in ((left + 2, top + 1), (left + 2, bottom - LINE)):
+            place = _moved_inside(corner, extent, picture.size)
             x1, y1, x2, y2 = area = pen.textbbox(place, name, stroke_width=1)
             if not any(x1 < other[2] and other[0] < x2 and y1 < other[3] and other[1] < y2 for other in taken):
                 pen.text(place, name, fill="white", stroke_width=1, stroke_fill="black")
                 taken.append(area)
                 break
     return picture
+
+
+def _moved_inside(
+    corner: tuple[float, float], extent: tuple[float, float, float, float], size: tuple[int, int]
+) -> tuple[int, int]:
+    """Where to begin a text near `corner` so that all of it is in the picture: on whole pixels, because between them
+    Pillow cuts letters off at the border. `extent` is the text's box if it begins at (0, 0)."""
+    left, top, right, bottom = extent
+    x, y = round(corner[0]), round(corner[1])
+    return max(min(x, size[0] - ceil(right)), ceil(-left)), max(min(y, size[1] - ceil(bottom)), ceil(-top))
 
 
 def _colour(label: int, classes: int, crowd: bool) -> Colour:
