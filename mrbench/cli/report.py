@@ -109,12 +109,13 @@ def report_command(
 
     from mrbench.report import collect, grouping
     from mrbench.report.planning import Aim
+    from mrbench.report.rules import parse_rules
 
     folder = root_folder(root)
     if not (names or where or group_by):
         raise _nothing_named(folder)
     kinds = _kinds(_listed(formats))
-    study = grouping.gather(folder, names or [], grouping.parse_rules(where or []), _listed(group_by))
+    study = grouping.gather(folder, names or [], parse_rules(where or []), _listed(group_by))
     study = collect.with_metrics(study, _listed(metrics)) if metrics else study
     study = collect.with_baseline(study, baseline) if baseline else study
     place = Path(out) if out else folder / "results" / study.name

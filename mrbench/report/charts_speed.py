@@ -1,5 +1,5 @@
-"""Charts of benchmark records: images per second, largest batch, scaling, memory, parts of a step, and the
-literature beside ours."""
+"""Charts of benchmark records: all of them, and those of bars: images per second, largest batch, parts of a step,
+and the literature beside ours."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -7,21 +7,18 @@ from dataclasses import replace
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from mrbench.bench.exporting import PARTS, hardware_name
 from mrbench.bench.matrix import Case
 from mrbench.bench.record import Record
-from mrbench.report.charts import BLUE, DASHES, FAINT, INK, PALETTE, Chart, arm_label, styled
-from mrbench.report.speed import Ours, best, comparable, measured, published, typical
+from mrbench.report.charts import BLUE, FAINT, INK, PALETTE, Chart, arm_label, styled
+from mrbench.report.charts_speed_lines import memory, scaling
+from mrbench.report.speed import PRECISIONS, best, comparable, group_name, measured, published, typical
 
-PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 HATCHES = ("", "///", "...", "xxx")
-MARKERS = ("o", "s", "^", "D", "v", "P")
 PER_GPU = 0.62  # of a group's height that its bars take
 PART_COLOURS = (FAINT, *PALETTE, INK, "#b8c0c8")
-GIB = 2**30
 
 Bars = dict[str, dict[str, tuple[float, float | None, str]]]  # group -> precision -> value, its spread, a note
 
@@ -53,7 +50,7 @@ def throughput(records: Sequence[Record]) -> Figure | None:
         rate = row.row.images_per_second
         assert rate is not None
         precision = row.case.precision or ""
-        panels[row.case.mode][_group(row.hardware, row.case, rows)][precision] = (
+        panels[row.case.mode][group_name(row.hardware, row.case, rows)][precision] = (
             rate.mean,
             rate.std,
             f"{_short(rate.mean)}  (batch {row.case.batch})",
@@ -69,21 +66,10 @@ def largest_batch(records: Sequence[Record]) -> Figure | None:
     for record in records:
         for search in record.searches:
             if search.largest is not None:
-                group = _group(hardware_name(record), search.case, every)
+                group = group_name(hardware_name(record), search.case, every)
                 name = f"{search.case.mode}, {group}{', checkpointing' * search.checkpointing}"
                 bars[name][search.case.precision or ""] = (search.largest, None, str(search.largest))
     return _bars({"images in the largest batch": bars}) if bars else None
-
-
-def _group(hardware: str, case: Case, rows: Sequence[Ours]) -> str:
-    """What is the same for bars of several precisions, without what is the same everywhere."""
-    words = [hardware]
-    if len({row.case.model for row in rows}) > 1:
-        words.append(case.model)
-    if len({tuple(row.case.image_size or ()) for row in rows}) > 1 and case.image_size:
-        words.append("x".join(map(str, case.image_size)))
-    words += ["channels-last"] * case.channels_last + ["compiled"] * case.compile
-    return ", ".join(words)
 
 
 def _bars(panels: dict[str, Bars]) -> Figure | None:
@@ -132,114 +118,6 @@ def _plain(ax: Axes) -> None:
     ax.set_axisbelow(True)
 
 
-def scaling(records: Sequence[Record]) -> Figure | None:
-    """Images a second of N devices, with N times one as a dashed line."""
-    lines: dict[str, dict[int, Ours]] = defaultdict(dict)
-    rows = measured(records)
-    for row in rows:
-        group = _group(row.hardware, row.case, rows)
-        name = f"{row.case.mode} {row.case.precision or ''}, batch {row.case.batch}, {group}"
-        lines[name][row.case.devices] = row
-    lines = {name: points for name, points in lines.items() if len(points) > 1}
-    if not lines:
-        return None
-    figure, ax = _axes("devices", "images per second", "How devices scale")
-    for k, (name, points) in enumerate(lines.items()):
-        counts = sorted(points)
-        rates = [points[n].rate for n in counts]
-        spreads = [(points[n].row.images_per_second.std or 0.0) for n in counts]  # type: ignore[union-attr]
-        _line(ax, k, counts, rates, name, spreads)
-        ideal = [rates[0] * n / counts[0] for n in counts]
-        ax.plot(counts, ideal, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
-        ax.annotate(
-            f"{100 * rates[-1] / ideal[-1]:.0f} %",
-            (counts[-1], rates[-1]),
-            (6, -3),
-            textcoords="offset points",
-            size=8,
-        )
-    ax.set_xticks(sorted({n for points in lines.values() for n in points}))
-    ax.margins(x=0.12)
-    _below(figure, ax)
-    return figure
-
-
-def memory(records: Sequence[Record]) -> Figure | None:
-    """Peak memory by batch, a line a precision: of the measured rows, and of what searches tried and fitted."""
-    panels: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
-    limits: dict[str, float] = {}
-    rows = measured(records)
-    for row in rows:
-        peak = row.row.peak_memory.get("allocated", row.row.peak_memory.get("resident"))
-        if peak is not None and row.case.devices == 1 and row.case.mode in ("train", "infer"):
-            title = f"{row.case.mode}, {_group(row.hardware, row.case, rows)}"
-            panels[title][row.case.precision or ""][row.case.batch] = peak / GIB
-    for record in records:
-        for search in record.searches:
-            group = _group(hardware_name(record), search.case, rows)
-            title = f"{search.case.mode}, {group}, search{', checkpointing' * search.checkpointing}"
-            for one in search.tries:
-                if one.ended == "fits" and one.peak_memory is not None:
-                    panels[title][search.case.precision or ""][one.batch] = one.peak_memory / GIB
-            if search.limit is not None:
-                limits[title] = search.limit / GIB
-    shown = {title: lines for title, lines in panels.items() if any(len(points) > 1 for points in lines.values())}
-    return _memory_panels(shown, limits) if shown else None
-
-
-def _memory_panels(panels: dict[str, dict[str, dict[int, float]]], limits: dict[str, float]) -> Figure:
-    columns = min(len(panels), 2)
-    down = -(-len(panels) // columns)
-    figure = Figure(figsize=(3.9 * columns + 0.4, 2.7 * down + 0.6), layout="constrained")
-    axes = list(figure.subplots(down, columns, squeeze=False).flat)
-    for ax in axes[len(panels) :]:
-        ax.set_visible(False)
-    used: dict[str, Line2D] = {}
-    for ax, (title, lines) in zip(axes, panels.items(), strict=False):
-        for precision, points in lines.items():
-            batches, k = sorted(points), PRECISIONS.index(precision)
-            used[precision] = _line(ax, k, batches, [points[n] for n in batches], precision)
-        if title in limits:
-            ax.axhline(limits[title], color=FAINT, linewidth=0.9, linestyle=(0, (4, 3)))
-            place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right", "size": 8}
-            ax.annotate(f"limit {limits[title]:.3g} GiB", (1, limits[title]), (-2, -10), **place)
-        ax.set_title(arm_label(title, 40), size=8.5)
-        ax.set_xlabel("images a step")
-        ax.set_ylabel("peak memory, GiB")
-        ax.set_ylim(bottom=0)
-        ax.grid()
-        ax.set_axisbelow(True)
-    figure.legend(handles=list(used.values()), loc="outside lower left", ncols=4, labelcolor=FAINT)
-    return figure
-
-
-def _axes(x: str, y: str, title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    ax = figure.subplots()
-    ax.set_xlabel(x)
-    ax.set_ylabel(y)
-    ax.set_title(title)
-    ax.grid()
-    ax.set_axisbelow(True)
-    return figure, ax
-
-
-def _line(
-    ax: Axes, k: int, x: Sequence[float], y: Sequence[float], name: str, spreads: Sequence[float] | None = None
-) -> Line2D:
-    colour = PALETTE[k % len(PALETTE)]
-    dash, marker = DASHES[k // len(PALETTE) % len(DASHES)], MARKERS[k % len(MARKERS)]
-    if spreads is not None:
-        ax.errorbar(x, y, spreads, fmt="none", ecolor=colour, elinewidth=1.3)
-    [line] = ax.plot(x, y, color=colour, linestyle=dash, marker=marker, markersize=4.5, linewidth=1.3, label=name)
-    return line
-
-
-def _below(figure: Figure, ax: Axes) -> None:
-    ax.set_ylim(bottom=0)
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower left", ncols=1, labelcolor=FAINT)
-
-
 def split(records: Sequence[Record]) -> Figure | None:
     """The parts of a step as stacked bars, milliseconds an image."""
     rows = [row for row in best(measured(records)) if row.row.split is not None]
@@ -258,10 +136,9 @@ def split(records: Sequence[Record]) -> Figure | None:
             left += width
             seen += [part] * (part not in seen)
         ax.annotate(f"{left:.3g} ms", (left, y), (4, 0), textcoords="offset points", va="center", size=8)
-    names = [
-        f"{row.case.mode} {row.case.precision or ''}, batch {row.case.batch}, {_group(row.hardware, row.case, rows)}"
-        for row in rows
-    ]
+    groups = [group_name(row.hardware, row.case, rows) for row in rows]
+    cases = [f"{row.case.mode} {row.case.precision or ''}, batch {row.case.batch}" for row in rows]
+    names = [f"{case}, {group}" for case, group in zip(cases, groups, strict=True)]
     ax.set_yticks(range(len(rows)), [arm_label(name, 34) for name in names])
     ax.invert_yaxis()
     ax.set_title("Where the time goes: milliseconds an image")

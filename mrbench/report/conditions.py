@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from mrbench.report.collect import RunRecord, Study
-from mrbench.report.grouping import show
+from mrbench.report.collect import Study
+from mrbench.report.run_record import RunRecord, show
 
 RUNTIME = ("device", "devices", "threads")  # they change rounding, so a comparison should not mix them
 

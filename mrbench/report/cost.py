@@ -3,8 +3,9 @@
 from dataclasses import dataclass, replace
 
 from mrbench.report.build import Report
-from mrbench.report.collect import Arm, RunRecord
+from mrbench.report.collect import Arm
 from mrbench.report.conditions import facts
+from mrbench.report.run_record import RunRecord
 
 # Facts of the environment on which speed and time depend.
 SPEED_FACTS = ("CPU", "cores", "GPUs", "torch", "runtime.device", "runtime.devices", "runtime.threads")

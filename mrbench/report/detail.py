@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mrbench.report import statistics
-from mrbench.report.collect import RunRecord, Study
+from mrbench.report.collect import Study
 from mrbench.report.images import Sampler
+from mrbench.report.run_record import RunRecord
 from mrbench.report.statistics import BETTER, WORSE, Difference, Summary
 
 ERRORS = ("classification", "localisation", "both", "duplicate", "background", "missed")

@@ -6,8 +6,8 @@ from itertools import pairwise
 from typing import Any
 
 from mrbench.report.collect import Study
-from mrbench.report.grouping import show
 from mrbench.report.origin import science
+from mrbench.report.run_record import show
 
 LEAST_VALUES = 3  # along a line; two are a difference, which has a chart
 

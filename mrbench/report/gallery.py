@@ -20,7 +20,7 @@ from mrbench.errors import UserError
 from mrbench.evaluation.drawing import draw_coco
 from mrbench.evaluation.matches import KindMatches, Matches, unpack
 from mrbench.report.build import Report
-from mrbench.report.collect import RunRecord
+from mrbench.report.run_record import RunRecord
 from mrbench.report.words import verdict
 from mrbench.runs.record import Run
 

@@ -1,66 +1,20 @@
 """Runs without a study file, and several studies at once: gathered, filtered, and put into arms by configuration."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath
-from typing import Any
 
 from mrbench.config.suggest import did_you_mean, did_you_mean_of_own
 from mrbench.errors import UserError
-from mrbench.report.collect import (
-    NOT_SCIENCE,
-    Arm,
-    RunRecord,
-    Study,
-    default_metrics,
-    load_study,
-    read_record,
-    study_names,
-    with_divergence,
-)
+from mrbench.report import arm_names
+from mrbench.report.collect import NOT_SCIENCE, Arm, Study, default_metrics, load_study, study_names, with_divergence
+from mrbench.report.rules import Rule, told, values_there
+from mrbench.report.run_record import RunRecord, read_record, show
 from mrbench.runs.record import Run, find_runs, list_runs
 
 LONGEST_NAME = 80  # of a folder that is called after several studies
 MOST_VALUES = 6  # of a setting that a warning lists
 MOST_SETTINGS = 3
-Key = tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """`model.norm=gn,bn`: a key of the configuration, and the values that are wanted."""
-
-    key: str
-    values: tuple[str, ...]
-
-    def holds(self, run: RunRecord) -> bool:
-        return self.key in run.config and any(_same(show(run.config[self.key]), value) for value in self.values)
-
-
-def parse_rules(texts: Sequence[str]) -> tuple[Rule, ...]:
-    """Raises UserError where a rule is not key=value."""
-    rules = []
-    for text in texts:
-        key, equals, values = text.partition("=")
-        if not (key.strip() and equals and values.strip()):
-            raise UserError(f"--where {text}: not a rule", "Write key=value, or key=value,value: model.norm=gn,bn.")
-        rules.append(Rule(key.strip(), tuple(value.strip() for value in values.split(","))))
-    return tuple(rules)
-
-
-def show(value: Any) -> str:
-    """A value of the configuration as people write it."""
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _same(one: str, other: str) -> bool:
-    """Also 1e-4 and 0.0001."""
-    try:
-        return one == other or float(one) == float(other)
-    except ValueError:
-        return False
 
 
 def gather(root: Path, names: Sequence[str], rules: Sequence[Rule] = (), group_by: Sequence[str] = ()) -> Study:
@@ -79,7 +33,7 @@ def gather(root: Path, names: Sequence[str], rules: Sequence[Rule] = (), group_b
     if rules:
         found = [study for study in (_chosen(study, rules) for study in found) if study.arms]
         if not found:
-            raise UserError(f"No run has {_told(rules)}.", _values(rules, everything))
+            raise UserError(f"No run has {told(rules)}.", values_there(rules, everything))
     if group_by:
         unique = {run.folder or run.run_id or (run.arm, run.seed): run for study in found for run in study.runs}
         grouped = _of_runs(list(unique.values()), group_by, False)
@@ -118,20 +72,6 @@ def _check_keys(keys: Sequence[str], runs: Sequence[RunRecord]) -> None:
             raise UserError(f"No run has the setting {key!r}.", did_you_mean(key, sorted(known)))
 
 
-def _told(rules: Sequence[Rule]) -> str:
-    return " and ".join(f"{rule.key}={','.join(rule.values)}" for rule in rules)
-
-
-def _values(rules: Sequence[Rule], runs: Sequence[RunRecord]) -> str:
-    """The values that there are, of each rule's key."""
-    parts = []
-    for rule in rules:
-        values = sorted({show(run.config[rule.key]) for run in runs if rule.key in run.config})
-        shown = ", ".join(values[:8]) + (" ..." if len(values) > 8 else "")
-        parts.append(f"There are {rule.key}={shown}.")
-    return " ".join(parts)
-
-
 def _chosen(study: Study, rules: Sequence[Rule]) -> Study:
     """The study with the runs for which all rules hold, and the arms that are left."""
     arms = [
@@ -143,7 +83,7 @@ def _chosen(study: Study, rules: Sequence[Rule]) -> Study:
     if not study.by_hand:
         return replace(study, arms=left, baseline=baseline)
     again = _of_runs([run for arm in left for run in arm.runs], (), True) if left else replace(study, arms=())
-    return replace(again, title=f"{len(again.runs)} runs with {_told(rules)}")
+    return replace(again, title=f"{len(again.runs)} runs with {told(rules)}")
 
 
 def _of_runs(runs: Sequence[RunRecord], group_by: Sequence[str], in_order: bool) -> Study:
@@ -151,14 +91,14 @@ def _of_runs(runs: Sequence[RunRecord], group_by: Sequence[str], in_order: bool)
     run (`in_order`), or the least value."""
     if not runs:
         raise UserError("There is no run to report.", "`mrbench sweep` makes runs; --root names another folder.")
-    groups: dict[Key, list[RunRecord]] = {}
+    groups: dict[arm_names.Key, list[RunRecord]] = {}
     for run in runs:
         science = _science(run)
         values = {key: science.get(key, show(run.config.get(key))) for key in group_by} if group_by else science
         key = tuple(values.items()) or ((run.run_id or "", ""),)
         groups.setdefault(key, []).append(run)
     keys = list(groups) if in_order else sorted(groups, key=lambda key: [_natural(value) for _, value in key])
-    names = _group_names(keys) if len(keys) > 1 or not group_by else [_name(keys[0])]
+    names = arm_names.of_groups(keys) if len(keys) > 1 or not group_by else [arm_names.of_values(keys[0])]
     varying = _varying(list(groups.values())) if group_by else []
     numbers = _numbers([groups[key] for key in keys], varying)
     arms = []
@@ -251,62 +191,6 @@ def _values_of(run: RunRecord, keys: Sequence[str]) -> tuple[tuple[int, float, s
         return ()
     science = _science(run)
     return tuple(_natural(science.get(key, "")) for key in keys)
-
-
-def _name(key: Key) -> str:
-    return " ".join(f"{name.rpartition('.')[2]}={value}" for name, value in key)
-
-
-def _group_names(groups: Sequence[Key]) -> list[str]:
-    """`norm=gn lr=0.02`: what tells each group from the others, paths by as little of their end as does that."""
-    if len(groups) == 1:
-        return ["these runs"]
-    common = set.intersection(*(set(group) for group in groups))
-    own = [sorted((item for item in group if item not in common), key=_depth) for group in groups]
-    short = _short_values(own)
-    last = _short_keys(own)
-    parts = [list(dict.fromkeys(f"{last[k]}={short[k, v]}" if v else k for k, v in group)) for group in own]
-    names = [" ".join(part) for part in parts]
-    for shown in (2, 3, 4):
-        names = [" ".join(p[:shown]) + (f" (+{len(p) - shown})" if len(p) > shown else "") for p in parts]
-        if len(set(names)) == len(names):
-            break
-    return [name if names.count(name) == 1 else f"{name} #{i + 1}" for i, name in enumerate(names)]
-
-
-def _depth(item: tuple[str, str]) -> tuple[int, str]:
-    return item[0].count("."), item[0]
-
-
-def _short_keys(groups: Sequence[Sequence[tuple[str, str]]]) -> dict[str, str]:
-    """The last word of a key, or two where another key of other values ends in the same."""
-    columns: dict[str, list[str | None]] = {}
-    for place, group in enumerate(groups):
-        for key, value in group:
-            columns.setdefault(key, [None] * len(groups))[place] = value
-    found = {}
-    for key, values in columns.items():
-        last = key.rpartition(".")[2]
-        alone = all(other == values for name, other in columns.items() if name.rpartition(".")[2] == last)
-        found[key] = last if alone else ".".join(key.split(".")[-2:])
-    return found
-
-
-def _short_values(groups: Sequence[Sequence[tuple[str, str]]]) -> Mapping[tuple[str, str], str]:
-    """Values as they are, but of paths the shortest end that no other path of the same key has."""
-    values: dict[str, list[str]] = {}
-    for group in groups:
-        for key, value in group:
-            values.setdefault(key, []).append(value)
-    found = {}
-    for key, all_of_key in values.items():
-        for value in all_of_key:
-            parts = PurePath(value).parts if "/" in value else (value,)
-            others = {PurePath(other).parts for other in all_of_key if other != value}
-            ends = (length for length in range(1, len(parts)) if parts[-length:] not in {o[-length:] for o in others})
-            length = next(ends, len(parts))
-            found[key, value] = "/".join(parts[-length:]) if length < len(parts) else value
-    return found
 
 
 def _joined(studies: Sequence[Study]) -> Study:

@@ -12,7 +12,8 @@ import numpy as np
 
 from mrbench.errors import UserError
 from mrbench.evaluation import bootstrap
-from mrbench.report.collect import RunRecord, Study
+from mrbench.report.collect import Study
+from mrbench.report.run_record import RunRecord
 from mrbench.report.statistics import ImageNoise
 
 Resampled = np.ndarray  # [resamples] one score a draw, percent; nan where a draw has no ground truth

@@ -4,7 +4,7 @@ from typing import Any
 
 from mrbench.report.collect import NOT_SCIENCE, Arm, Study
 from mrbench.report.conditions import Fact, facts
-from mrbench.report.grouping import show
+from mrbench.report.run_record import show
 from mrbench.report.table import Cell, Column, Row, Table
 from mrbench.report.words import listed
 

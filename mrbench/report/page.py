@@ -8,6 +8,7 @@ from string import Template
 
 from mrbench import __version__
 from mrbench.report import (
+    caveats,
     charts,
     cost,
     formats,
@@ -50,7 +51,7 @@ def render(report: Report, drawing: Drawing, pictures: int = gallery.PICTURES) -
             for arm in study.arms
         ),
         accuracy=formats.html(table.accuracy(report), _over_seeds(report)),
-        notes=_paragraphs([*words.interval_notes(report), *words.evaluation_notes(report)]),
+        notes=_paragraphs([*caveats.interval_notes(report), *caveats.evaluation_notes(report)]),
         charts=_accuracy_charts(drawing.report) + _figures(drawing.factors),
         detail=page_detail.render(report, drawing.detail),
         pictures=page_gallery.render(gallery.gather(report, pictures)),
@@ -150,7 +151,7 @@ def _beside(report: Report) -> str:
 
 
 def _open_questions(report: Report) -> str:
-    lines = words.cannot_answer(report)
+    lines = caveats.cannot_answer(report)
     if not lines:
         return ""
     heading = '<h2 id="open">What this study cannot answer</h2>'

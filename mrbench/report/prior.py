@@ -12,8 +12,9 @@ from math import sqrt
 
 from mrbench.config.suggest import did_you_mean
 from mrbench.errors import UserError
-from mrbench.report.collect import RunRecord, Study
+from mrbench.report.collect import Study
 from mrbench.report.published import SeedRow, seed_variance
+from mrbench.report.run_record import RunRecord
 from mrbench.report.statistics import Spread, within_arms
 
 KINDS = ("auto", "public", "own", "none")

@@ -14,6 +14,7 @@ from mrbench.bench.matrix import Case
 from mrbench.bench.record import Measurement, Record, read
 from mrbench.report.published import SpeedRow, sources, speed
 
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 NAMES = {"FP32": "fp32", "TF32": "tf32", "FP16": "fp16", "AMP": "fp16 (AMP)", "mixed": "fp16 (mixed)"}
 OTHER_NETWORKS = ("GN", "SyncBN", "scratch", "LSJ")
 MOST_GPUS = 8  # of a published figure: more are about the network between machines
@@ -98,6 +99,17 @@ def best(rows: Sequence[Ours]) -> list[Ours]:
         if row.case.devices == 1 and (key not in found or row.rate > found[key].rate):
             found[key] = row
     return list(found.values())
+
+
+def group_name(hardware: str, case: Case, rows: Sequence[Ours]) -> str:
+    """What is the same for bars of several precisions, without what is the same everywhere."""
+    words = [hardware]
+    if len({row.case.model for row in rows}) > 1:
+        words.append(case.model)
+    if len({tuple(row.case.image_size or ()) for row in rows}) > 1 and case.image_size:
+        words.append("x".join(map(str, case.image_size)))
+    words += ["channels-last"] * case.channels_last + ["compiled"] * case.compile
+    return ", ".join(words)
 
 
 def is_r50_fpn(config_yaml: str) -> bool:

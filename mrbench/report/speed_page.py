@@ -14,7 +14,7 @@ from mrbench.bench.telling import STATES, comparison_lines, heading, left_out_li
 from mrbench.errors import UserError
 from mrbench.report import charts, charts_speed
 from mrbench.report.formats import markdown_escape
-from mrbench.report.speed import Theirs, comparable, differences, nearest, published, typical
+from mrbench.report.speed import Ours, Theirs, comparable, differences, nearest, published, typical
 from mrbench.runs.files import write_text
 
 GIB = 2**30
@@ -112,7 +112,7 @@ def _beside_published(records: Sequence[Record], drawn: dict[str, str]) -> list[
     return [*parts, "\n".join(lines)]
 
 
-def _published_line(row: Theirs, ours: Sequence[charts_speed.Ours]) -> str:
+def _published_line(row: Theirs, ours: Sequence[Ours]) -> str:
     own = nearest(row, ours)
     assert own is not None
     cells = [f"{row.mode}: {row.source}", f"{row.hardware} ({row.gpus})", row.precision, number(row.per_gpu)]

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 from mrbench.report import words
 from mrbench.report.build import Answer, Report
-from mrbench.report.collect import Arm, RunRecord
+from mrbench.report.collect import Arm
 from mrbench.report.cost import costs
 from mrbench.report.planning import MoreSeeds
+from mrbench.report.run_record import RunRecord
 from mrbench.report.statistics import Difference
 
 Value = float | int | str | None

@@ -5,7 +5,7 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from mrbench.report import cost, detail_table, origin, table, words
+from mrbench.report import caveats, cost, detail_table, origin, table, words
 from mrbench.report.build import Report
 from mrbench.report.formats import grouped
 
@@ -24,7 +24,7 @@ def show(report: Report, console: Console) -> None:
     console.print(Text(words.headline(report)))
     console.print()
     _table(console, table.accuracy(report))
-    for line in (*words.interval_notes(report), *words.settling(report)):
+    for line in (*caveats.interval_notes(report), *caveats.settling(report)):
         console.print(Padding(Text(line, style="dim"), (0, 0, 0, 0)))
     console.print()
     if beside := table.published(report):

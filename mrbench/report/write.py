@@ -8,6 +8,7 @@ from typing import Any
 from mrbench import __version__
 from mrbench.errors import UserError
 from mrbench.report import (
+    caveats,
     cost,
     detail_table,
     earlier,
@@ -100,11 +101,11 @@ def markdown(report: Report, drawn: Sequence[str]) -> str:
     if mixed:
         parts.append("The runs were not made under the same conditions:\n\n" + _items(mixed))
     parts += ["## Accuracy", formats.markdown(table.accuracy(report)).strip()]
-    parts.append(_items([*words.interval_notes(report), *words.evaluation_notes(report)]))
+    parts.append(_items([*caveats.interval_notes(report), *caveats.evaluation_notes(report)]))
     detailed = [name for name in drawn if name.partition("-")[0] in SECTIONS]
     parts += [_image(name) for name in drawn if name not in detailed]
     parts += _in_detail(report, detailed)
-    if lines := words.cannot_answer(report):
+    if lines := caveats.cannot_answer(report):
         parts += ["## What this study cannot answer", _items(lines)]
     if beside := table.published(report):
         parts += ["## Beside the literature", formats.markdown(beside).strip()]
@@ -145,7 +146,7 @@ def _items(lines: Sequence[str]) -> str:
 def latex(report: Report) -> str:
     """Accuracy and cost as tables of a paper (booktabs), to be \\input."""
     study = report.study
-    caption = formats.latex_escape(f"{study.title}. {' '.join(words.interval_notes(report))}")
+    caption = formats.latex_escape(f"{study.title}. {' '.join(caveats.interval_notes(report))}")
     parts = [f"% mrbench report {formats.one_line(study.name)}; needs \\usepackage{{booktabs}}"]
     for found, text in ((table.accuracy(report), caption), (table.cost(report), formats.latex_escape(study.title))):
         label = "".join(c for c in study.name if c.isalnum() or c in "-.")
@@ -205,8 +206,8 @@ def as_json(report: Report, tables: Sequence[Table]) -> str:
         "warnings": origin.warnings(study),
         "problems": words.problems(report),
         "cost_notes": cost.notes(report),
-        "notes": [*words.interval_notes(report), *words.evaluation_notes(report)],
-        "cannot_answer": words.cannot_answer(report),
+        "notes": [*caveats.interval_notes(report), *caveats.evaluation_notes(report)],
+        "cannot_answer": caveats.cannot_answer(report),
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 

@@ -12,8 +12,8 @@ from mrbench.cli.app import app
 from mrbench.cli.sweep_until import Design, check_options, sweep_until
 from mrbench.errors import UserError
 from mrbench.report.build import build
+from mrbench.report.caveats import interval_notes
 from mrbench.report.collect import load_study
-from mrbench.report.words import interval_notes
 from mrbench.study.grid import grid_study
 from mrbench.study.plan import Plan, make_plan
 from mrbench.study.record import read_study, write_study

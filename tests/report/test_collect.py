@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mrbench.errors import UserError
-from mrbench.report import collect, grouping, origin, words
+from mrbench.report import caveats, collect, grouping, origin, words
 from mrbench.report.build import build
 
 
@@ -68,7 +68,7 @@ def test_only_completed_runs_give_numbers(broken: Path) -> None:
     assert report.answers[0].differences["bn"].mean is None
     assert len(words.problems(report)) == 7
     assert words.sentence(report, study.arm("bn")) == "No finished run (1 interrupted, 1 pending, 1 failed)."
-    assert words.evaluation_notes(report) == ["no detections"]
+    assert caveats.evaluation_notes(report) == ["no detections"]
 
 
 def test_a_study_without_any_result_says_so(make_study: Callable[..., Path], tmp_path: Path) -> None:

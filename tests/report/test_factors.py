@@ -8,8 +8,9 @@ import numpy as np
 
 from mrbench.report import charts_curves, charts_factor
 from mrbench.report.build import build
-from mrbench.report.collect import Arm, RunRecord, Study, load_study
+from mrbench.report.collect import Arm, Study, load_study
 from mrbench.report.factors import Factor, factors, number
+from mrbench.report.run_record import RunRecord
 
 
 def study(*configs: dict[str, Any], named: str = "") -> Study:

@@ -10,9 +10,10 @@ import pytest
 from rich.console import Console
 
 from mrbench.errors import UserError
-from mrbench.report import table, terminal, words, write
+from mrbench.report import caveats, table, terminal, words, write
 from mrbench.report.build import build
-from mrbench.report.grouping import gather, parse_rules
+from mrbench.report.grouping import gather
+from mrbench.report.rules import parse_rules
 
 
 def arms(root: Path, *names: str, where: tuple[str, ...] = (), by: tuple[str, ...] = ()) -> dict[str, list[str]]:
@@ -83,7 +84,7 @@ def test_an_arm_that_mixes_settings_is_warned_of_in_every_format_and_seeds_are_t
     told = "arm norm=gn mixes schedule.iterations=0,20,500,1000"
     for kind in ("markdown", "json", "latex", "html"):
         assert told in write.text(report, kind, 0), kind
-    assert not any("arm norm=bn" in note for note in words.interval_notes(report))
+    assert not any("arm norm=bn" in note for note in caveats.interval_notes(report))
     console = Console(width=300, file=io.StringIO())
     terminal.show(report, console)
     assert told in console.file.getvalue()

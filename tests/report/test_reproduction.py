@@ -8,8 +8,9 @@ import pytest
 
 from mrbench.evaluation.student import critical
 from mrbench.report import published, reproduction, rerun
-from mrbench.report.collect import Arm, RunRecord
+from mrbench.report.collect import Arm
 from mrbench.report.prior import public_spread
+from mrbench.report.run_record import RunRecord
 from mrbench.report.statistics import BETTER, Difference, Interval, Summary
 
 ROW, BASELINE = "lsj/table/weight_decay", "lsj/table/baseline"  # val2017; published change -1.6 box AP

@@ -10,13 +10,14 @@ from rich.console import Console
 from mrbench.errors import UserError
 from mrbench.report import prior
 from mrbench.report.build import build
-from mrbench.report.collect import Arm, RunRecord, Study
+from mrbench.report.caveats import interval_notes, settling
+from mrbench.report.collect import Arm, Study
 from mrbench.report.planning import Aim, MoreSeeds
 from mrbench.report.published import seed_variance
+from mrbench.report.run_record import RunRecord
 from mrbench.report.statistics import NOISE, TOO_FEW, WORSE, Spread, moderated
 from mrbench.report.table import accuracy
 from mrbench.report.terminal import show
-from mrbench.report.words import interval_notes, settling
 
 
 def study(scores: dict[str, list[float]], data: str | None = "coco_2017", **fields: Any) -> Study:

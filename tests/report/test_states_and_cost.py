@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from mrbench.report import charts, cost, drawing, grouping, page, published, table, words, write
+from mrbench.report import caveats, charts, cost, drawing, grouping, page, published, table, words, write
 from mrbench.report.build import MOST_CHARTED, build, charted
-from mrbench.report.collect import Arm, RunRecord, load_study, with_divergence
+from mrbench.report.collect import Arm, load_study, with_divergence
+from mrbench.report.run_record import RunRecord
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def test_a_run_that_ends_with_ap_0_or_a_loss_that_is_not_finite_is_counted_and_n
     costs = {row["arm"]: (row["runs"], row["diverged"], row["failed"]) for row in table.cost(report).records()}
     assert costs["bn"] == ("1 completed, 2 diverged", 2, 0)
     assert costs["gn"] == ("2 completed, 1 failed", 0, 1)
-    assert "Diverged, and left out of means and differences: bn 2 of 3 runs." in words.interval_notes(report)
+    assert "Diverged, and left out of means and differences: bn 2 of 3 runs." in caveats.interval_notes(report)
     assert "bn, seed 1: diverged (loss is nan at iteration 17 (images 3))" in words.problems(report)
     found = json.loads(write.as_json(report, write.all_tables(report)))["arms"]
     assert (found["bn"]["diverged"], found["gn"]["failed"]) == (2, 1)
