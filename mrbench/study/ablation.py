@@ -41,6 +41,14 @@ def find_study(name: str) -> Path:
     )
 
 
+def recorded_source(source: str) -> str:
+    """A study's source as its record has it: one that comes with mrbench by its name, wherever mrbench lies on this
+    machine; a person's own file, or a grid, as it was given."""
+    path = Path(source)
+    shipped = path.stem in study_names() and path.resolve() == (ablations_dir() / path.name).resolve()
+    return path.stem if shipped else source
+
+
 def load_study(name: str) -> Study:
     """Reads and checks an ablation file (nothing is composed yet). Raises UserError naming file and place."""
     path = find_study(name)

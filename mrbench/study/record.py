@@ -1,7 +1,7 @@
 """<root>/studies/<study>.json: what a study asks, and which runs answer it.
 
-{"study": "demo", "source": the ablation file | "the grid", "title": ..., "question": ..., "note": ...,
- "scale": null | "small" | "full",
+{"study": "demo", "source": name of a study of mrbench's own | another ablation file | "the grid",
+ "title": ..., "question": ..., "note": ..., "scale": null | "small" | "full",
  "baseline": "gn", "metrics": ["box/AP", "mask/AP"], "base": [overrides],
  "arms": {"gn": {"overrides": [...], "published": null | row id, "note": "", "family": run id with seed 0,
                  "runs": {"0": run id, "1": run id}}}}
@@ -14,6 +14,7 @@ from typing import Any
 from mrbench.config.suggest import did_you_mean_of_own
 from mrbench.errors import UserError
 from mrbench.runs.files import read_json, write_json
+from mrbench.study.ablation import recorded_source
 from mrbench.study.plan import Plan, told_same
 
 
@@ -137,7 +138,7 @@ def write_study(root: Path, plan: Plan, until: dict[str, int] | None = None) -> 
     record = StudyRecord(
         study=study.name,
         baseline=study.baseline,
-        source=study.source,
+        source=recorded_source(study.source),
         title=study.title,
         question=study.question,
         note=" ".join(filter(None, [study.note, *same])),

@@ -7,6 +7,8 @@ import pytest
 
 from mrbench.errors import UserError
 from mrbench.report.collect import load_study
+from mrbench.study.ablation import find_study, recorded_source
+from mrbench.study.ablation import load_study as load_file
 from mrbench.study.grid import grid_study
 from mrbench.study.plan import make_plan
 from mrbench.study.record import read_study, study_file, write_study
@@ -94,6 +96,21 @@ def test_another_study_of_the_same_name_does_not_replace_the_record(tmp_path: Pa
     assert list(record.arms) == ["a", "b", "c"]
     record, _ = write_study(tmp_path, make_plan(pool("my", "Poolers and rates", Arm("d", ("optimizer.lr=0.3",)))))
     assert "d" in record.arms
+
+
+def test_the_record_names_a_study_of_mrbenchs_own_and_a_file_as_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same record wherever mrbench is installed, and however its own file was asked for."""
+    shipped = find_study("demo")
+    monkeypatch.chdir(shipped.parents[1])
+    assert {recorded_source(str(path)) for path in (shipped, Path("ablations", "demo.yaml"))} == {"demo"}
+    monkeypatch.chdir(tmp_path)
+    for own in (Path("demo.yaml"), tmp_path / "pool.yaml"):
+        own.write_text("baseline: a\narms: {a: }\nseeds: [0]\n")
+        record, _ = write_study(tmp_path, make_plan(load_file(str(own))))
+        assert record.source == str(own)
+    assert recorded_source("the grid") == "the grid"
 
 
 def test_arms_that_are_the_same_configuration_are_told(tmp_path: Path) -> None:
