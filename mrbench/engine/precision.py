@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from mrbench.config.schema import PrecisionConfig
+from mrbench.config.schema_training import PrecisionConfig
 from mrbench.errors import UserError
 
 AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -25,6 +25,9 @@ def check_precision(kind: str, device: torch.device) -> None:
 def set_matmul_precision(kind: str) -> None:
     """Make fp32 on a GPU mean fp32 (cuDNN's default is tf32), and tf32 mean tf32, for this process."""
     value = "tf32" if kind == "tf32" else "ieee"
+    # The older switches too: parts of torch.compile read them, and raise where they say something else.
+    torch.set_float32_matmul_precision("high" if kind == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = kind == "tf32"
     torch.backends.cuda.matmul.fp32_precision = value
     torch.backends.cudnn.conv.fp32_precision = value  # type: ignore[attr-defined]
     torch.backends.cudnn.rnn.fp32_precision = value  # type: ignore[attr-defined]

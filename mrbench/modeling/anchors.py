@@ -49,7 +49,7 @@ class AnchorGrid:
                     _grid(cell, stride, shape)
                     for cell, stride, shape in zip(self.cells, self.strides, shapes, strict=True)
                 ]
-            ).to(device)
+            ).to(device, non_blocking=True)
         return self._kept[key]
 
 

@@ -168,9 +168,9 @@ class MaskRCNN(Trunk):
         keypoints = None if heatmaps is None else heatmaps_to_keypoints(heatmaps, found.boxes)
         sizes, original = batch.sizes[found.image], batch.original_sizes[found.image]
         boxes = rescale(found.boxes, sizes, original)
-        seen = box_ops.has_area(boxes)
+        seen = box_ops.has_area(boxes).nonzero()[:, 0]  # once, where the host waits for it
         counts = torch.zeros(len(batch), dtype=torch.int64, device=boxes.device)
-        split = counts.index_add_(0, found.image, seen.long()).tolist()
+        split = counts.index_add_(0, found.image[seen], torch.ones_like(seen)).tolist()
         parts = [found_part[seen].split(split) for found_part in (boxes, found.scores, found.labels)]
         of_masks = [None] * len(batch) if masks is None else masks[seen].split(split)
         of_keypoints: Iterable[Tensor | None] = [None] * len(batch)

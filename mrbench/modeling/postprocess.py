@@ -65,17 +65,17 @@ def best(found: Found, batch: int, classes: int, config: InferenceConfig) -> Fou
     box, score, label, image = found.boxes[keep], found.scores[keep], found.labels[keep], found.image[keep]
     count = torch.zeros(batch, dtype=torch.int64, device=image.device).index_add_(0, image, torch.ones_like(image))
     rank = torch.arange(len(image), device=image.device) - (count.cumsum(0) - count)[image]
-    kept = (rank < config.detections_per_image) & (score > 0)
+    kept = ((rank < config.detections_per_image) & (score > 0)).nonzero()[:, 0]  # once, where the host waits for it
     return Found(box[kept], score[kept], label[kept], image[kept])
 
 
 def rescale(boxes: Tensor, sizes: Tensor, new_sizes: Tensor) -> Tensor:
     """Boxes [R, 4] of pictures of `sizes` [R, 2], in the same pictures at `new_sizes` [R, 2], clipped."""
     ratio = new_sizes.to(boxes.dtype) / sizes.to(boxes.dtype)
-    return box_ops.clip(boxes * ratio[:, [1, 0, 1, 0]], new_sizes)
+    return box_ops.clip(boxes * ratio.flip(1).repeat(1, 2), new_sizes)
 
 
 def keypoints_to_original(keypoints: Tensor, sizes: Tensor, original_sizes: Tensor) -> Tensor:
     """Keypoints [R, K, 3] (x, y, score) of pictures of `sizes` [R, 2] in the pixels of files of `original_sizes`."""
     ratio = original_sizes.to(keypoints.dtype) / sizes.to(keypoints.dtype)
-    return torch.cat([keypoints[..., :2] * ratio[:, None, [1, 0]], keypoints[..., 2:]], -1)
+    return torch.cat([keypoints[..., :2] * ratio.flip(1)[:, None], keypoints[..., 2:]], -1)
