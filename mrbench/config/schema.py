@@ -1,30 +1,16 @@
-"""The typed configuration of a run. Every axis of ablation is one plain value here.
+"""The typed configuration of a run: its model, its data, and the whole. Every axis of ablation is one plain value.
 
-`RunConfig` has a scientific part (everything but `runtime`), which makes the run's identity, and `runtime`,
-which says where and how it is carried out and does not. Allowed values stand beside the field (`choices`, `low`)
-and are enforced by `mrbench.config.validate`.
+`runtime` and `launcher` of a `RunConfig` say where and how it is carried out; the rest makes its identity. Allowed
+values stand beside the field (`mrbench.config.limits`) and are enforced by `mrbench.config.validate`.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+
+from mrbench.config.limits import choice, number, values
+from mrbench.config.schema_execution import LauncherConfig, RuntimeConfig
+from mrbench.config.schema_training import EvaluationConfig, OptimizerConfig, PrecisionConfig, ScheduleConfig
 
 NORMS = ("none", "frozen_bn", "bn", "sync_bn", "gn")
-TRACKERS = ("tensorboard", "mlflow")
-
-
-def choice(default: str, *choices: str) -> Any:
-    """A string field that admits only `choices`."""
-    return field(default=default, metadata={"choices": choices})
-
-
-def number(default: float | int | None, low: float | None = None, high: float | None = None) -> Any:
-    """A numeric field with inclusive bounds."""
-    return field(default=default, metadata={"low": low, "high": high})
-
-
-def values(*default: float) -> Any:
-    """A list field with a default."""
-    return field(default_factory=lambda: list(default))
 
 
 @dataclass
@@ -255,160 +241,6 @@ class AugmentationConfig:
     colour_jitter: list[float] = values(0.0, 0.0, 0.0, 0.0)
     # a batch (over all devices) holds wide images only or others only (Detectron2's ASPECT_RATIO_GROUPING)
     group_by_aspect: bool = False
-
-
-@dataclass
-class ScheduleConfig:
-    """How long, how fast, and what a loss is divided by.
-
-    loss_normalisation: global divides a loss by its samples in the whole batch, so that the number of devices changes
-    nothing; per_device lets each process divide by its own, and averages their gradients, as Detectron2 does (its
-    losses see one GPU's images, and DistributedDataParallel takes the mean): a sample counts less on a device that has
-    many.
-    """
-
-    images_per_batch: int = number(16, 1)  # over all devices
-    # the images_per_batch that rate, lengths and milestones are written for: where it is another they are made to fit
-    # (mrbench.config.scaling), and this becomes null, as in a schedule that is written for its batch
-    scale_to_batch: int | None = number(None, 1)
-    iterations: int = number(90000, 0)
-    decay: str = choice("steps", "steps", "cosine")
-    milestones: list[int] = values(60000, 80000)
-    gamma: float = number(0.1, 0, 1)
-    warmup_iterations: int = number(1000, 0)
-    warmup_factor: float = number(0.001, 0, 1)
-    loss_normalisation: str = choice("global", "global", "per_device")
-
-
-@dataclass
-class LrFactorsConfig:
-    """What the learning rate is multiplied by in each part of the network; 0 keeps a part as it is."""
-
-    backbone: float = number(1.0, 0)
-    neck: float = number(1.0, 0)
-    rpn: float = number(1.0, 0)
-    box_head: float = number(1.0, 0)  # with the fifth stage, where that is the heads' (C4)
-    mask_head: float = number(1.0, 0)
-    keypoint_head: float = number(1.0, 0)
-
-
-@dataclass
-class OptimizerConfig:
-    kind: str = choice("sgd", "sgd", "adamw")
-    lr: float = number(0.02, 0)
-    momentum: float = number(0.9, 0, 1)
-    betas: list[float] = values(0.9, 0.999)
-    weight_decay: float = number(1e-4, 0)
-    weight_decay_norm: float = number(0.0, 0)  # scales and shifts of normalisation layers
-    weight_decay_bias: float | None = number(None, 0)  # null: as weight_decay
-    lr_factors: LrFactorsConfig = field(default_factory=LrFactorsConfig)
-    lr_factor_bias: float = number(1.0, 0)  # of every bias, besides its part's (Detectron2's SOLVER.BIAS_LR_FACTOR)
-    # Detectron2's SOLVER.CLIP_GRADIENTS with CLIP_TYPE full_model, and value
-    clip_norm: float | None = number(None, 0)  # largest L2 norm of the whole gradient
-    clip_value: float | None = number(None, 0)  # largest size of a gradient's element
-    # moving average of the weights, which are what is evaluated and kept: after every update it is ema of itself and
-    # 1 - ema of the weights (timm's ModelEmaV2). 0: none
-    ema: float = number(0.0, 0, 1)
-
-
-@dataclass
-class PrecisionConfig:
-    kind: str = choice("fp32", "fp32", "tf32", "fp16", "bf16")
-    initial_scale: float = number(65536.0, 1)  # fp16: loss scale to begin with
-    # processes exchange gradients in float16, whatever the kind (torch's fp16_compress_hook; Detectron2's
-    # train.ddp.fp16_compression, which its new baselines train with). One process has nothing to exchange.
-    fp16_gradients: bool = False
-
-
-@dataclass
-class TestTimeConfig:
-    """Test-time augmentation (He et al. 2017, appendix B: scales of 400 to 1200 in steps of 100, and flips), in every
-    evaluation; see `mrbench.evaluation.tta`."""
-
-    enabled: bool = False
-    # short sides of the picture in pixels, whatever augmentation.resize is; empty: the size of plain inference alone
-    short_edge: list[int] = field(default_factory=list)
-    max_size: int = number(4000, 1)  # of the long side, with short_edge (Detectron2's TEST.AUG.MAX_SIZE)
-    flip: bool = True  # each size mirrored as well
-    # a box goes to the mean of those of all views that overlap it by this IoU or more; null: it stays where its view
-    # saw it (Detectron's TEST.BBOX_VOTE.VOTE_TH, 0.9 in its published X-152; Detectron2 has no vote)
-    vote: float | None = number(0.8, 0, 1)
-
-
-@dataclass
-class EvaluationConfig:
-    period: int = number(0, 0)  # iterations between evaluations; 0: only at the end
-    areas: list[float] = values(1024.0, 9216.0)  # small | medium | large, square pixels (COCO: 32^2, 96^2)
-    max_detections: int = number(100, 1)
-    tta: TestTimeConfig = field(default_factory=TestTimeConfig)
-
-
-@dataclass
-class RuntimeConfig:
-    """Where and how: changes nothing in the result but rounding.
-
-    deterministic: on a GPU, only algorithms that add up in a fixed order (torch.use_deterministic_algorithms), so that
-    the same run gives the same bits; slower. A CPU does so anyway.
-    channels_last: pictures and maps lie in memory pixel by pixel instead of channel by channel, which GPUs compute
-    convolutions in half precision faster in.
-    compile: torch.compile turns body and neck, whose work does not depend on what is in the pictures, into code of
-    their own; needs a C++ compiler, and on a GPU Triton.
-    activation_checkpointing: the body's stages keep only what goes into them, and are computed again for their
-    gradients: less memory, more time (torch.utils.checkpoint).
-    """
-
-    device: str = choice("auto", "auto", "cpu", "cuda")
-    devices: int = number(1, 1)  # processes on this machine
-    # what processes exchange tensors with. auto: NCCL between GPUs, else gloo; nccl: refused without; gloo: always
-    backend: str = choice("auto", "auto", "nccl", "gloo")
-    # seconds that a process waits for the others before the run ends; as long as COCO's metrics may take on one
-    timeout: float = number(3600, 1)
-    threads: int | None = number(None, 1)  # CPU threads a process; null: the cores divided by the processes
-    accumulate: int = number(1, 1)  # parts into which a process cuts its share of the batch
-    deterministic: bool = False
-    channels_last: bool = False
-    compile: bool = False
-    activation_checkpointing: bool = False
-    num_workers: int = number(2, 0)
-    evaluation_batch: int = number(8, 1)  # images a process evaluates at once
-    checkpoint_period: int = number(1000, 1)  # iterations
-    keep_checkpoints: int = number(2, 1)
-    log_period: int = number(20, 1)
-    # TRACKERS that are told what metrics.jsonl gets: tensorboard writes event files into the run's folder, mlflow
-    # keeps an MLflow run of it (the extra `tracking`; docs/training.md)
-    track: list[str] = field(default_factory=list)
-    # a SQLite file (sqlite:///FILE) or a folder; null: $MLFLOW_TRACKING_URI, else mlflow.db beside runs/
-    mlflow_uri: str | None = None
-
-
-@dataclass
-class LauncherConfig:
-    """Where the runs of a sweep are carried out, and what each is given there.
-
-    `partition` and what follows are for Slurm: sbatch's options of these names unless said otherwise; null: as the
-    cluster has it.
-    """
-
-    kind: str = choice("local", "local", "slurm")  # local: this machine's devices; slurm: a cluster's jobs
-    parallel: int | None = number(None, 1)  # runs at once; null: one a GPU, or one a core without a GPU
-    # GiB that a GPU must have free before a run begins on it; null: half of it, where a run has it to itself
-    min_free_memory: float | None = number(None, 0)
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    # of a job: minutes, or as D-HH:MM:SS (`job_time`); a run that takes longer goes on in the queue's next turn
-    time: str | None = None
-    nodes: int = number(1, 1)  # of a run
-    tasks_per_node: int = number(1, 1)  # processes of a run on each node, in place of runtime.devices
-    gpus: int | None = number(None, 0)  # a node; null: one a process, but none with gres or runtime.device=cpu
-    gres: str | None = None
-    cpus_per_task: int | None = number(None, 1)
-    mem: str | None = None  # a node, as 32G
-    warning: int = number(120, 1)  # seconds before its time is over that a job is asked for a checkpoint (--signal)
-    requeue: bool = True  # a job that time or preemption has stopped queues again, and its run goes on
-    setup: list[str] = field(default_factory=list)  # lines of shell before each run, as "module load cuda"
-    additional_parameters: list[str] = field(default_factory=list)  # whatever else sbatch takes, as "exclude=n1"
 
 
 @dataclass

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mrbench.config.schema import AugmentationConfig, TestTimeConfig
+from mrbench.config.schema import AugmentationConfig
+from mrbench.config.schema_training import TestTimeConfig
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from mrbench.config.schema import RunConfig, RuntimeConfig
+from mrbench.config.schema import RunConfig
+from mrbench.config.schema_execution import RuntimeConfig
 from mrbench.engine.failures import ProcessDied, ProcessSilent
 from mrbench.engine.signals import Preempted
 from mrbench.errors import UserError

@@ -6,7 +6,7 @@ import shutil
 
 import torch
 
-from mrbench.config.schema import RuntimeConfig
+from mrbench.config.schema_execution import RuntimeConfig
 from mrbench.errors import UserError
 from mrbench.modeling.build import Network
 

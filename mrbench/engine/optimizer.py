@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from mrbench.config.schema import LrFactorsConfig, OptimizerConfig
+from mrbench.config.schema_training import LrFactorsConfig, OptimizerConfig
 
 PARTS = {"res5": "box_head"}  # the fifth stage, where boxes and masks stand on it (mrbench.modeling.res5)
 NORM_LAYERS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)

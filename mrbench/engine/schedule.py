@@ -3,7 +3,7 @@
 import math
 from bisect import bisect_right
 
-from mrbench.config.schema import ScheduleConfig
+from mrbench.config.schema_training import ScheduleConfig
 
 
 def warmup_factor(schedule: ScheduleConfig, iteration: int) -> float:

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor
 
-from mrbench.config.schema import TestTimeConfig
+from mrbench.config.schema_training import TestTimeConfig
 from mrbench.data.batch import Batch, Views
 from mrbench.data.coco import Category
 from mrbench.data.keypoints import mirror_order

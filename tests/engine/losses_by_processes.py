@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from mrbench.config.compose import load
-from mrbench.config.schema import RuntimeConfig
+from mrbench.config.schema_execution import RuntimeConfig
 from mrbench.data.loader import train_loader
 from mrbench.data.sources import open_split
 from mrbench.engine.distributed import World, process_group

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from mrbench.config.schema import LrFactorsConfig, OptimizerConfig, RunConfig
+from mrbench.config.schema import RunConfig
+from mrbench.config.schema_training import LrFactorsConfig, OptimizerConfig
 from mrbench.engine.optimizer import (
     build_optimizer,
     clip_elements,

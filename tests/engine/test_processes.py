@@ -308,7 +308,7 @@ def test_tasks_of_a_slurm_step_know_each_other(monkeypatch: pytest.MonkeyPatch) 
 def test_tasks_of_a_slurm_step_exchange_tensors() -> None:
     program = """
 import torch, torch.distributed as dist
-from mrbench.config.schema import RuntimeConfig
+from mrbench.config.schema_execution import RuntimeConfig
 from mrbench.engine.distributed import process_group, world_from_environment
 world = world_from_environment()
 with process_group(world, torch.device("cpu"), RuntimeConfig()):

@@ -7,7 +7,7 @@ import torch
 from torch.optim.lr_scheduler import ChainedScheduler, LinearLR, MultiStepLR
 
 from mrbench.config.compose import compose
-from mrbench.config.schema import ScheduleConfig
+from mrbench.config.schema_training import ScheduleConfig
 from mrbench.engine.schedule import factor
 
 ONE_X = ScheduleConfig(iterations=90000, milestones=[60000, 80000], warmup_iterations=1000, warmup_factor=0.001)

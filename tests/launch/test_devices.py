@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from mrbench.config.schema import LauncherConfig, RunConfig, RuntimeConfig
+from mrbench.config.schema import RunConfig
+from mrbench.config.schema_execution import LauncherConfig, RuntimeConfig
 from mrbench.errors import UserError
 from mrbench.launch.devices import Gpu, Slot, divide, short_of_memory, visible_gpus
 

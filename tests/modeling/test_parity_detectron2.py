@@ -18,8 +18,8 @@ from mrbench.config.schema import (
     MaskHeadConfig,
     ModelConfig,
     NeckConfig,
-    OptimizerConfig,
 )
+from mrbench.config.schema_training import OptimizerConfig
 from mrbench.data.batch import Batch, MaskWindows
 from mrbench.engine.optimizer import build_optimizer
 from mrbench.modeling.build import build_detector
