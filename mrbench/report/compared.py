@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mrbench.report import formats, words
+from mrbench.report import formats, latex, words
 from mrbench.report.side_by_side import SideBySide, Value
 from mrbench.report.table import Cell, Column, Row, Table
 
@@ -69,7 +69,7 @@ def text(compared: Compared, kind: str) -> str:
         "markdown": lambda: _markdown(compared),
         "csv": lambda: formats.comma_separated(metrics(compared)),
         "json": lambda: _json(compared),
-        "latex": lambda: formats.latex(metrics(compared)),
+        "latex": lambda: latex.tabular(metrics(compared)),
     }
     return makers[kind]()
 

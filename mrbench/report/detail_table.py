@@ -1,6 +1,7 @@
 """The breakdown's tables: one for programs with every number, and those that a person reads."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from mrbench.report import words
 from mrbench.report.build import Report
@@ -98,6 +99,13 @@ def overviews(report: Report) -> list[Table]:
     ]
 
 
+def errors(report: Report) -> list[Table]:
+    """What errors cost, a table for each kind (box, mask): of a paper, where one of both would be too long."""
+    sections = [section for section in report.detail.sections if section.name == "errors"]
+    found = [(section.kind, _overview(report, "errors", [section])) for section in sections]
+    return [replace(table, name=f"errors-{kind}", title=f"{table.title}: {kind}") for kind, table in found]
+
+
 def _overview(report: Report, name: str, sections: Sequence[Section]) -> Table:
     names = list(dict.fromkeys(quantity.name for section in sections for quantity in section.quantities))
     columns = [Column("arm", ("arm",))]
@@ -167,6 +175,13 @@ def classes(report: Report, most: int | None = None) -> Table | None:
 
 def notes(detail: Detail) -> list[str]:
     """How the breakdown is to be read, and what it lacks."""
+    gaps: dict[tuple[str, tuple[str, ...], int], list[str]] = {}
+    for gap in detail.missing:
+        gaps.setdefault((gap.section, gap.runs, gap.evaluated), []).append(gap.kind)
+    return how_to_read(detail) + [_gap(*found, kinds) for found, kinds in gaps.items()]
+
+
+def how_to_read(detail: Detail) -> list[str]:
     names = {section.name for section in detail.sections}
     lines = []
     if "errors" in names:
@@ -182,10 +197,7 @@ def notes(detail: Detail) -> list[str]:
             + "; a star, or better and worse, means decided after Holm's correction over what stands in one row, or "
             "over all classes for classes. Those that changed most look larger than they are."
         )
-    gaps: dict[tuple[str, tuple[str, ...], int], list[str]] = {}
-    for gap in detail.missing:
-        gaps.setdefault((gap.section, gap.runs, gap.evaluated), []).append(gap.kind)
-    return lines + [_gap(*found, kinds) for found, kinds in gaps.items()]
+    return lines
 
 
 def _gap(section: str, runs: tuple[str, ...], evaluated: int, kinds: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""A table as text: Markdown, CSV, LaTeX and HTML."""
+"""A table as text: Markdown, CSV and HTML."""
 
 import csv
 import io
@@ -6,28 +6,6 @@ import re
 from html import escape
 
 from mrbench.report.table import Cell, Column, Row, Table
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': "''",
-    "±": r"$\pm$",
-    "−": r"$-$",
-    "–": "--",
-    "†": r"$\dagger$",
-    "×": r"$\times$",
-}
 
 
 def grouped(table: Table) -> list[tuple[str, list[Row]]]:
@@ -67,31 +45,6 @@ def comma_separated(table: Table) -> str:
     writer.writeheader()
     writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in table.records())
     return stream.getvalue()
-
-
-def latex_escape(text: str) -> str:
-    """Text that LaTeX prints as it stands; characters beyond Latin-1 that it may not have become question marks."""
-    escaped = "".join(_LATEX.get(character, character) for character in one_line(text))
-    return escaped.encode("latin-1", "replace").decode("latin-1")
-
-
-def latex(table: Table) -> str:
-    """A `tabular` in the manner of booktabs (\\usepackage{booktabs}), to be put into a table environment."""
-    width = len(table.columns)
-    lines = [
-        rf"\begin{{tabular}}{{@{{}}{''.join('r' if c.numeric else 'l' for c in table.columns)}@{{}}}}",
-        r"\toprule",
-    ]
-    lines.append(" & ".join(latex_escape(column.title) for column in table.columns) + r" \\")
-    for heading, rows in grouped(table):
-        lines.append(r"\midrule")
-        if heading:
-            lines += [
-                rf"\multicolumn{{{width}}}{{@{{}}l}}{{\emph{{{latex_escape(heading)}}}}} \\",
-                r"\addlinespace[2pt]",
-            ]
-        lines += [" & ".join(latex_escape(cell.text) for cell in row.cells) + r" \\" for row in rows]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
 def html(table: Table, caption: str) -> str:

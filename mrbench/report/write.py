@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mrbench.report import (
     detail_table,
     earlier,
     formats,
+    latex,
     origin,
     table,
     words,
@@ -52,7 +54,7 @@ def write(report: Report, folder: Path, kinds: Sequence[str], pictures: int) -> 
     if "json" in kinds:
         texts["report.json"] = as_json(report, tables)
     if "latex" in kinds:
-        texts["report.tex"] = latex(report)
+        texts["report.tex"] = for_papers(report)
     for name, content in texts.items():
         write_text(folder / name, content)
     if "markdown" in kinds:
@@ -68,7 +70,7 @@ def text(report: Report, kind: str, pictures: int) -> str:
         "markdown": lambda: markdown(report, []),
         "csv": lambda: formats.comma_separated(table.accuracy(report)),
         "json": lambda: as_json(report, all_tables(report)),
-        "latex": lambda: latex(report),
+        "latex": lambda: for_papers(report),
         "html": lambda: _page(report, pictures),
     }
     if kind not in makers:
@@ -143,19 +145,29 @@ def _items(lines: Sequence[str]) -> str:
     return "\n".join(f"- {formats.markdown_escape(line)}" for line in lines)
 
 
-def latex(report: Report) -> str:
-    """Accuracy and cost as tables of a paper (booktabs), to be \\input."""
+def for_papers(report: Report) -> str:
+    """Accuracy, cost and the breakdown by errors as tables of a paper (booktabs), to be \\input."""
     study = report.study
-    caption = formats.latex_escape(f"{study.title}. {' '.join(caveats.interval_notes(report))}")
+    captions = [(_results(table.accuracy(report)), f"{study.title}. {' '.join(caveats.interval_notes(report))}")]
+    captions.append((table.cost(report), study.title))
+    explained = " ".join(detail_table.how_to_read(report.detail))
+    captions += [(found, f"{study.title}. {found.title}. {explained}") for found in detail_table.errors(report)]
     parts = [f"% mrbench report {formats.one_line(study.name)}; needs \\usepackage{{booktabs}}"]
-    for found, text in ((table.accuracy(report), caption), (table.cost(report), formats.latex_escape(study.title))):
-        label = "".join(c for c in study.name if c.isalnum() or c in "-.")
-        parts.append(
-            f"\\begin{{table}}\n\\centering\\footnotesize\\setlength{{\\tabcolsep}}{{4pt}}\n"
-            f"{formats.latex(found)}\\caption{{{text}}}\n"
-            f"\\label{{tab:{label}-{found.name}}}\n\\end{{table}}"
-        )
+    label = "".join(c for c in study.name if c.isalnum() or c in "-.")
+    parts += [
+        f"\\begin{{table}}\n\\centering{latex.SET}\n"
+        f"{latex.tabular(found)}\\caption{{{latex.escape(formats.one_line(caption))}}}\n"
+        f"\\label{{tab:{label}-{found.name}}}\n\\end{{table}}"
+        for found, caption in captions
+    ]
     return "\n\n".join(parts) + "\n"
+
+
+def _results(accuracy: Table) -> Table:
+    """Without the column that plans further runs."""
+    keep = [i for i, column in enumerate(accuracy.columns) if column.values != ("more_seeds",)]
+    rows = tuple(replace(row, cells=tuple(row.cells[i] for i in keep)) for row in accuracy.rows)
+    return replace(accuracy, columns=tuple(accuracy.columns[i] for i in keep), rows=rows)
 
 
 def all_tables(report: Report) -> tuple[Table, ...]:

@@ -5,7 +5,9 @@ import io
 import json
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -235,6 +237,27 @@ def test_nothing_evaluated_has_no_section(root: Path, tmp_path: Path) -> None:
 def test_proposals_have_no_breakdown(root: Path) -> None:
     study = with_metrics(load_study(root, "demo"), ["box/AP"])
     assert {item.kind for item in build(study, resamples=0).detail.sections} == {"box"}
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_latex_tables_fit_the_width_of_an_article(root: Path, tmp_path: Path) -> None:
+    """Also with long names, and what errors cost."""
+    study = load_study(root, "demo")
+    names = {
+        "bn": "batch_normalisation_with_synchronised_statistics",
+        "roi_pool": "RoIPool of the first of the papers",
+    }
+    arms = tuple(replace(arm, name=names.get(arm.name, arm.name)) for arm in study.arms)
+    text = write.for_papers(build(replace(study, arms=arms), resamples=0))
+    assert text.count(r"\begin{table}") == 4  # accuracy, cost, errors of boxes and of masks
+    assert r"\shortstack[l]{batch\_normalisation" in text
+    (tmp_path / "main.tex").write_text(
+        f"\\documentclass{{article}}\\usepackage{{booktabs}}\\begin{{document}}{text}\\end{{document}}\n"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "main.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert re.findall(r"Overfull.*|Float too large.*", done.stdout) == []
 
 
 def test_charts_are_drawn_for_each_kind(report: Report) -> None:
