@@ -1,9 +1,16 @@
 """What arms are called that were made of runs by hand: by the settings that tell each from the others."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
+_LEFT_OUT = re.compile(r" \(\+\d+\)( #\d+)?$")
 Key = tuple[tuple[str, str], ...]
+
+
+def abbreviated(name: str) -> bool:
+    """Whether it ends in `(+1)`: `of_groups` left out settings that tell the arm from others."""
+    return _LEFT_OUT.search(name) is not None
 
 
 def of_values(key: Key) -> str:
@@ -11,7 +18,8 @@ def of_values(key: Key) -> str:
 
 
 def of_groups(groups: Sequence[Key]) -> list[str]:
-    """`norm=gn lr=0.02`: what tells each group from the others, paths by as little of their end as does that."""
+    """`norm=gn lr=0.02 (+1)`: what tells each group from the others, paths by as little of their end as does that, and
+    how many settings more."""
     if len(groups) == 1:
         return ["these runs"]
     common = set.intersection(*(set(group) for group in groups))

@@ -1,6 +1,6 @@
 """What a report says beside its numbers: what the intervals hold, and what the study cannot answer."""
 
-from mrbench.report import words
+from mrbench.report import arm_names, words
 from mrbench.report.build import MOST_CHARTED, Answer, Report
 from mrbench.report.planning import MOST, MoreSeeds
 from mrbench.report.prior import WEIGHT as PUBLIC_WEIGHT
@@ -84,6 +84,11 @@ def _prior_notes(report: Report, found: list[Difference]) -> list[str]:
 
 def _spread_note(report: Report) -> list[str]:
     notes = [*report.study.warnings, "Mean ± sd: over an arm's own seeds, in percent.", *_divergence(report)]
+    if any(arm_names.abbreviated(arm.name) for arm in report.study.arms):
+        notes.append(
+            "(+1), (+2) behind an arm's name: it differs from others in one, two settings more than the name tells. "
+            "The page and report.md list them all."
+        )
     if len(report.study.arms) > MOST_CHARTED:
         notes.append(f"Charts show {MOST_CHARTED} arms: the baseline, and those that differ most from it.")
     return notes

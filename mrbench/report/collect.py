@@ -122,7 +122,9 @@ def with_baseline(study: Study, baseline: str) -> Study:
     """The same study against another arm."""
     names = [arm.name for arm in study.arms]
     if baseline not in names:
-        raise UserError(f"The study {study.name!r} has no arm {baseline!r}.", did_you_mean(baseline, names))
+        raise UserError(
+            f"The baseline {baseline!r} is not an arm of the study {study.name!r}.", did_you_mean(baseline, names)
+        )
     return replace(study, baseline=baseline)
 
 

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from mrbench.errors import UserError
-from mrbench.report import caveats, table, terminal, words, write
+from mrbench.report import caveats, origin, table, terminal, words, write
 from mrbench.report.build import build
 from mrbench.report.grouping import gather
 from mrbench.report.rules import parse_rules
@@ -117,6 +117,22 @@ def test_names_are_short_where_only_paths_differ(root: Path) -> None:
             set_values(root, f"{arm}{seed:06x}", **{"norm: bn" if arm == "bn" else "norm: gn": "norm: gn"})
     names = [f"mask_rcnn_small-shapes-{arm}{seed:06x}" for arm in ("gn", "bn") for seed in (0, 1)]
     assert list(arms(root, *names)) == ["weights=first/w.pt", "weights=second/w.pt"]
+
+
+def test_a_name_that_leaves_settings_out_is_explained_below_the_table(root: Path) -> None:
+    changes = {"norm: bn": "norm: frozen_bn", "roi_align": "roi_pool", "mask_rcnn_small": "other", "500": "900"}
+    set_values(root, "bn000000", **changes)
+    runs = [f"mask_rcnn_small-shapes-{arm}000000" for arm in ("gn", "bn")]
+    report = build(gather(root, runs), resamples=0)
+    names = [arm.name for arm in report.study.arms]
+    assert [name.rpartition(" ")[2] for name in names] == ["(+2)", "(+2)"]  # four differ, two are told
+    assert len(origin.settings(report.study).rows) == 4
+    (line,) = (note for note in caveats.interval_notes(report) if "(+1)" in note)
+    console = Console(width=80, file=io.StringIO(), record=True)
+    terminal.show(report, console)
+    assert line in " ".join(console.export_text().split())
+    plain = build(gather(root, ["demo"]), resamples=0)
+    assert not any("(+1)" in note for note in caveats.interval_notes(plain))
 
 
 def test_where_the_data_lie_makes_no_arm(root: Path) -> None:

@@ -180,6 +180,7 @@ def test_two_runs_side_by_side_are_written_where_that_is_asked_for(demo: Path, t
         (["demo", "--format", "htlm"], "html"),
         (["demo", "--metrics", "bbox/AP"], "box/AP"),
         (["demo", "--baseline", "gm"], "gn"),
+        (["demo", "--baseline", "gm"], "The baseline 'gm' is not an arm"),
         (["demo", "--out", "-"], "one format"),
         (["demo", "--format", "csv", "--out", "/proc/nowhere"], "/proc/nowhere"),
         (["demo", "--out", str(published_dir())], "literature"),
