@@ -1,4 +1,8 @@
-"""One training step: forward, losses over the batch, backward, update. Nothing in it waits for the device."""
+"""One training step: forward, losses over the batch, backward, update.
+
+The host waits for a GPU only at the suppression of the RPN's proposals (torchvision's NMS, once for a few images),
+with batch norm over RoIs in the heads, and in a mask branch of fully connected layers.
+"""
 
 import inspect
 from collections.abc import Mapping

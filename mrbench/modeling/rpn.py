@@ -15,6 +15,8 @@ from mrbench.modeling.matcher import match
 from mrbench.modeling.widen import at_least_float32
 
 DELTA_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
+# Boxes. Of more, torchvision on a GPU takes one group after another, and the host waits for the device at each.
+SUPPRESSED_AT_ONCE = 25_000
 
 
 @dataclass
@@ -97,10 +99,15 @@ class RPN(nn.Module):
         score = torch.where(alive, score, -torch.inf)
 
         groups = torch.arange(batch, device=device)[:, None] * len(output.per_level) + level_of
-        keep = box_ops.suppress(boxes.flatten(0, 1), score.flatten(), groups.flatten(), c.nms_threshold)
-        kept = torch.zeros(score.numel(), dtype=torch.bool, device=device)
-        kept[keep] = True
-        score = torch.where(kept.view_as(score), score, -torch.inf)
+        kept = torch.zeros_like(alive)
+        together = max(SUPPRESSED_AT_ONCE // boxes.shape[1], 1)
+        for first in range(0, batch, together):
+            part = slice(first, first + together)
+            keep = box_ops.suppress(
+                boxes[part].flatten(0, 1), score[part].flatten(), groups[part].flatten(), c.nms_threshold
+            )
+            kept[part].view(-1)[keep] = True
+        score = torch.where(kept, score, -torch.inf)
         score, index = score.topk(min(after, score.shape[1]))
         valid = score > -torch.inf
         boxes = boxes.gather(1, index[:, :, None].expand(-1, -1, 4))

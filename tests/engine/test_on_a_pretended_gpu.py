@@ -233,6 +233,21 @@ def test_a_training_pass_stays_on_the_gpu(name: str, monkeypatch: pytest.MonkeyP
         assert all(value.is_cuda and value.dim() == 0 for value in counts.values())
 
 
+def test_no_more_boxes_are_suppressed_at_once_than_torchvision_takes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, network, _ = start(ARCHITECTURES["fpn"])
+    assert network.rpn is not None
+    asked = []
+    with without_values(monkeypatch), torch.no_grad():
+        to_gpu(network)
+        keep_half = box_ops.batched_nms
+        monkeypatch.setattr(box_ops, "batched_nms", lambda boxes, *rest: (asked.append(boxes), keep_half(boxes))[1])
+        features = [torch.empty(8, 32, 800 // s, 1344 // s, device="cuda") for s in (4, 8, 16, 32, 64)]
+        network.rpn.propose(network.rpn(features), torch.empty(8, 2, dtype=torch.int64, device="cuda"))
+    assert sum(map(len, asked)) == 8 * (4 * 2000 + 12 * 21 * 3)
+    assert len(asked) == 4
+    assert all(boxes.numel() <= 100_000 for boxes in asked)  # torchvision, ops/boxes.py, `batched_nms`
+
+
 @pytest.mark.parametrize("name", ["small", "c4", "cascade", "keypoints"])
 def test_layers_of_detection_stay_on_the_gpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _, network, batch = start(ARCHITECTURES[name])
