@@ -1,10 +1,6 @@
 """`mrbench sweep`: every run of a study, brought to its end."""
 
-import json
 import os
-import shlex
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,12 +9,7 @@ from mrbench.cli.common import ConfigDir, Root, root_folder
 from mrbench.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from mrbench.launch.executor import Limits
-    from mrbench.study.ablation import Study
-    from mrbench.study.plan import Plan, PlannedRun
-    from mrbench.study.record import StudyRecord
+    from mrbench.study.plan import Plan
 
 RUNNING, WHICH, LOOKING, ENDING = "Running", "Which runs", "Looking", "Stopping and tidying up"
 What = Annotated[
@@ -177,6 +168,8 @@ def sweep_command(
 
     from mrbench.cli.sweep_dry_run import show_plan
     from mrbench.cli.sweep_prune import prune_run, prune_study
+    from mrbench.cli.sweep_watch import submit_and_watch
+    from mrbench.cli.sweep_what import is_on_disk_only, study_of
     from mrbench.launch.executor import Limits
     from mrbench.runs.code import environment
     from mrbench.runs.code import snapshot as make_snapshot
@@ -184,7 +177,7 @@ def sweep_command(
     copy = make_snapshot(folder) if snapshot and not dry_run and not prune else None
     os.environ.update(environment(copy))  # sbatch hands it on to the jobs
     limits = Limits(parallel, 1 if fail_fast else max_failures, copy)
-    if _is_on_disk_only(folder, what or []):
+    if is_on_disk_only(folder, what or []):
         growth = {"--seeds": seeds, "--until-decided": until_decided or None, "--max-seeds": max_seeds}
         for option in (option for option, given in growth.items() if given is not None):
             raise UserError(f"{option} needs the study's file or its grid, not its name on disk")
@@ -198,7 +191,7 @@ def sweep_command(
             return
         runs = again.unique()
         actions.check(folder, runs, limits)
-        code = _sweep(folder, record, runs, limits, wait, retry, as_json, console, root)
+        code = submit_and_watch(folder, record, runs, limits, wait, retry, as_json, console, root)
         if code:
             raise typer.Exit(code)
         return
@@ -207,7 +200,7 @@ def sweep_command(
     from mrbench.study.record import check_same_study, write_study
     from mrbench.study.seeds import parse_seeds
 
-    study, extra = _study(what or [], name, scale, seeds)
+    study, extra = study_of(what or [], name, scale, seeds)
     if on is not None:
         extra = (f"launcher={on}", *extra)
     plan = make_plan(study, extra, parse_seeds(seeds) if seeds else None, config_dir)
@@ -217,8 +210,8 @@ def sweep_command(
         others = {**asked, "--arm": arm is not None, "--seed": seed is not None, "--no-wait": not wait}
         others |= {"--dry-run": False, "--json": as_json and not dry_run}
         design = Design(plan.study.seeds, check_options(until_decided, max_seeds, others))
-        design.check(folder, study.name)
         if dry_run:
+            design.check(folder, study.name)
             check_same_study(folder, plan)
             show_plan(folder, plan, retry, as_json, make_plan(study, extra, design.seeds(), config_dir))
             return
@@ -228,7 +221,7 @@ def sweep_command(
             record, notes = write_study(folder, plan, until)
             for note in notes:
                 console.print(note, style="yellow", markup=False)
-            return _sweep(folder, record, plan.unique(), limits, wait, retry, as_json, console, root)
+            return submit_and_watch(folder, record, plan.unique(), limits, wait, retry, as_json, console, root)
 
         code = sweep_until(folder, study, extra, design, config_dir, start, console)
         if code:
@@ -247,107 +240,6 @@ def sweep_command(
     record, notes = write_study(folder, plan)
     for note in notes:
         console.print(note, style="yellow", markup=False)
-    code = _sweep(folder, record, runs, limits, wait, retry, as_json, console, root)
+    code = submit_and_watch(folder, record, runs, limits, wait, retry, as_json, console, root)
     if code:
         raise typer.Exit(code)
-
-
-def _is_on_disk_only(folder: Path, what: list[str]) -> bool:
-    """Whether a study or a run is meant that is known from the disk alone: a grid that was given a name, or a run."""
-    from mrbench.launch.selection import names_run
-    from mrbench.study.ablation import study_names
-    from mrbench.study.record import study_file
-
-    if len(what) != 1 or "=" in what[0] or what[0] in study_names() or Path(what[0]).suffix in (".yaml", ".yml"):
-        return False
-    return study_file(folder, what[0]).exists() or names_run(folder, what[0])
-
-
-def _study(what: list[str], name: str | None, scale: str | None, seeds: str | None) -> "tuple[Study, tuple[str, ...]]":
-    """The study that the arguments mean, and the overrides that hold for all its runs."""
-    from dataclasses import replace
-
-    from mrbench.study.ablation import load_study
-    from mrbench.study.grid import grid_study, only_fixed
-
-    if not what:
-        raise UserError(
-            "What is to be swept?",
-            "Give a study that `mrbench studies list` shows, an ablation file, or a grid: model.norm=gn,bn seed=0,1",
-        )
-    if name is not None and (not name or Path(name).name != name):
-        raise UserError(f"--name {name}: not a name", "Use letters, digits, - and _.")
-    if "=" in what[0]:
-        if scale:
-            raise UserError(
-                "--scale is for ablation files", "A grid says itself what runs, as schedule.iterations=100."
-            )
-        if seeds and any(text.startswith("seed=") for text in what):
-            raise UserError("Seeds are given twice, by seed= and --seeds", "Leave one of them out.")
-        return grid_study(what, name), ()
-    found = load_study(what[0])
-    study = found.at_scale(scale)
-    if found.scales and scale is None:
-        others = " or ".join(s for s in found.scales if s != study.scale)
-        typer.echo(
-            f"At scale {study.scale}" + (f"; --scale {others} asks for the other." if others else "."), err=True
-        )
-    return replace(study, name=name or study.name), only_fixed(what[1:])
-
-
-def _sweep(
-    folder: Path,
-    record: "StudyRecord",
-    runs: "dict[str, PlannedRun]",
-    limits: "Limits",
-    wait: bool,
-    retry: bool,
-    as_json: bool,
-    console: "Console",
-    root: Path | None,
-) -> int:
-    """Submits the runs and watches them; the exit code: 0, 1 when runs did not complete, 130 when Ctrl-C came."""
-    from mrbench.cli.sweep_actions import PLAIN, count_runs, tell_failures
-    from mrbench.launch.progress import COMPLETED
-    from mrbench.launch.sweep import Sweep, watch
-    from mrbench.launch.table import Display, states_table, summary
-    from mrbench.launch.table import as_json as json_of
-
-    sweep = Sweep(folder, runs, limits, retry, record.metrics[0])
-    submitted = sweep.submit()
-    where_root = f" --root {shlex.quote(str(root))}" if root else ""
-    again = f"mrbench sweep {shlex.quote(record.study)}{where_root}"
-    told = f"{count_runs(len(runs))} in folder {folder / 'runs'}/, {submitted} submitted now"
-    console.print(f"{record.study}: {told}", **PLAIN)
-    for note in sweep.places.notes():
-        console.print(note, style="yellow", **PLAIN)
-    if not wait:
-        console.print(f"look:   {again} --status\ncancel: {again} --cancel", **PLAIN)
-        if as_json:
-            typer.echo(json.dumps(json_of(record, sweep.views(), submitted=submitted), indent=1))
-        return 0
-    left = False
-    try:
-        with Display(record, console) as display:
-            watch(sweep, lambda views: display.show(views, sweep.places.notes()))
-    except KeyboardInterrupt:
-        left = not sweep.finished
-    views = sweep.views()
-    if as_json:
-        typer.echo(json.dumps(json_of(record, views, stopped=left), indent=1))
-    if not console.is_terminal:
-        console.print(states_table(record, views, console.width))
-    console.print(summary(views), highlight=False)
-    tell_failures(record, views, console)
-    if left:
-        console.print(
-            f"The runs go on without this terminal.\n"
-            f"look:   {again} --status\nwatch:  {shlex.join(['mrbench', *sys.argv[1:]])}\ncancel: {again} --cancel",
-            **PLAIN,
-        )
-        return 130
-    complete = all(v.state == COMPLETED for v in views.values())
-    if not complete:
-        console.print(f"go on: {shlex.join(['mrbench', *sys.argv[1:]])}", **PLAIN)
-    console.print(f"report: mrbench report {record.study}{where_root}", **PLAIN)
-    return 0 if complete else 1

@@ -11,8 +11,8 @@ from PIL import Image
 from torch.nn.functional import softmax
 from torchvision.ops import box_iou, nms
 
+from mrbench.config import schema_training
 from mrbench.config.compose import compose
-from mrbench.config.schema_training import TestTimeConfig
 from mrbench.data.batch import Batch, Views
 from mrbench.data.coco import Category
 from mrbench.data.loader import eval_loader, view_loader
@@ -190,7 +190,9 @@ def test_two_views_merged_by_hand(vote, left):
         num_classes=2,
         inference=compose().model.inference,
     )
-    found = detect_views(model, Views([large, small], [False, True]), [0, 2, 1], TestTimeConfig(vote=vote))[0]
+    found = detect_views(
+        model, Views([large, small], [False, True]), [0, 2, 1], schema_training.TestTimeConfig(vote=vote)
+    )[0]
     torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.7, 0.6]))
     assert found.labels.tolist() == [0, 1, 0]
     torch.testing.assert_close(found.boxes, torch.tensor([[left, 10, 40, 30], [10.0, 10, 40, 30], [80.0, 5, 95, 45]]))
