@@ -5,6 +5,8 @@ from dataclasses import dataclass
 OUT_OF_MEMORY = (  # in small letters
     *("out of memory", "bad_alloc", "can't allocate memory", "cannot allocate memory", "memoryerror"),
     *("cudnn_status_alloc_failed", "cublas_status_alloc_failed", "failed to allocate"),
+    # ATen/native/cudnn/Conv_v8.cpp: what is left to say once the workspace of every algorithm was too much
+    "unable to find an engine to execute this computation",
 )
 
 
@@ -35,6 +37,7 @@ DEVICE_TROUBLES = (
             *("no cuda-capable device", "no cuda gpus are available", "gpu is lost", "fallen off the bus"),
             *("uncorrectable ecc", "unspecified launch failure", "driver shutting down", "device not ready"),
             *("unable to determine the device handle", "invalid device ordinal", "cuda error: unknown error"),
+            *("cuda unknown error", "cuda driver initialization failed"),
             *("system not yet initialized", "hardware stack error"),
         ),
         "the GPU is gone",

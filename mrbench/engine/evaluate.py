@@ -28,7 +28,7 @@ from mrbench.engine.distributed import (
     share_buffers,
     together,
 )
-from mrbench.engine.execution import set_algorithms
+from mrbench.engine.execution import check_algorithms, set_algorithms
 from mrbench.engine.precision import autocast, check_precision, set_matmul_precision
 from mrbench.engine.processes import carry_out
 from mrbench.errors import UserError
@@ -160,6 +160,7 @@ def testing_process(world: World, store: dist.Store | None, config: RunConfig) -
     """The device of this process, set up as configured, in the process group that the block has."""
     device = choose_device(config.runtime, world)
     check_precision(config.precision.kind, device)
+    check_algorithms(config, device)
     set_matmul_precision(config.precision.kind)
     set_algorithms(config.runtime, device)
     set_threads(config.runtime, world.local_size)

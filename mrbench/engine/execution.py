@@ -27,6 +27,19 @@ def set_algorithms(runtime: RuntimeConfig, device: torch.device) -> None:
     torch.backends.cudnn.deterministic = deterministic
 
 
+def check_algorithms(config: RunConfig, device: torch.device) -> None:
+    """Raises UserError where `runtime.deterministic` would make RoIAlign on a GPU look at every cell of a map for every
+    bin: torchvision's kernel adds up in any order, and what takes its place has no other way without a fixed number of
+    points (torchvision, ops/roi_align.py, `_roi_align`)."""
+    pooler = config.model.pooler
+    adaptive = pooler.kind != "roi_pool" and pooler.method == "torchvision" and pooler.sampling_ratio == 0
+    if config.runtime.deterministic and device.type == "cuda" and adaptive and config.model.rpn.mode != "only":
+        raise UserError(
+            "runtime.deterministic on a GPU needs a RoIAlign that adds up in a fixed order",
+            "Set model.pooler.method=separable and model.pooler.sampling_ratio=2, or runtime.deterministic=false.",
+        )
+
+
 def place(model: Network, runtime: RuntimeConfig, device: torch.device) -> Network:
     """The model on `device`, its weights in the memory layout that its maps then have as well."""
     if runtime.channels_last:

@@ -8,15 +8,20 @@ from mrbench.config.schema_training import PrecisionConfig
 from mrbench.errors import UserError
 
 AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
+AMPERE = (8, 0)  # compute capability of the first GPUs with tf32
 
 
 def check_precision(kind: str, device: torch.device) -> None:
     """Refuse a format that the device cannot compute in.
 
-    Raises UserError: bf16 on a GPU without it, tf32 on a CPU, where it would silently be another format.
+    Raises UserError: bf16 on a GPU without it; tf32 on a CPU or a GPU before Ampere, where it would silently be another
+    format.
     """
     if kind == "tf32" and device.type == "cpu":
         raise UserError("precision tf32 needs a GPU: a CPU would compute in fp32 under its name", "use precision=fp32")
+    if kind == "tf32" and device.type == "cuda" and torch.cuda.get_device_capability(device) < AMPERE:
+        name = torch.cuda.get_device_name(device)
+        raise UserError(f"{name} does not compute in tf32: it would be fp32 under its name", "use precision=fp32")
     if kind == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         name = torch.cuda.get_device_name(device)
         raise UserError(f"{name} does not compute in bf16", "use precision=fp16 or precision=fp32")

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mrbench.config.schema import RunConfig
 from mrbench.data.batch import Batch
 from mrbench.engine.averaging import WeightAverage
-from mrbench.engine.execution import place, set_algorithms, speed_up
+from mrbench.engine.execution import check_algorithms, place, set_algorithms, speed_up
 from mrbench.engine.optimizer import build_optimizer, set_learning_rate, update
 from mrbench.engine.precision import autocast, build_scaler, check_precision, set_matmul_precision
 from mrbench.engine.schedule import factor
@@ -48,11 +48,13 @@ class TrainStep:
         config: the run; its schedule gives the learning rate at `batch.iteration`.
         world_size: processes that share a batch.
 
-    Raises UserError where the device cannot compute in the precision asked for, or there is no compiler.
+    Raises UserError where the device cannot compute in the precision or the fixed order asked for, or there is no
+    compiler.
     """
 
     def __init__(self, model: Network, config: RunConfig, device: torch.device, world_size: int = 1) -> None:
         check_precision(config.precision.kind, device)
+        check_algorithms(config, device)
         set_matmul_precision(config.precision.kind)
         set_algorithms(config.runtime, device)
         self.model = place(model, config.runtime, device).train()

@@ -237,7 +237,10 @@ def test_memory_that_others_hold_is_warned_about(
         ("CUDA error: no CUDA-capable device is detected", "the GPU is gone"),
         ("RuntimeError: No CUDA GPUs are available", "the GPU is gone"),
         ("CUDA error: uncorrectable ECC error encountered", "the GPU is gone"),
+        ("CUDA initialization: CUDA unknown error - this may be due to an incorrectly set up environment", "is gone"),
+        ("CUDA initialization: CUDA driver initialization failed, you might not have a CUDA gpu.", "the GPU is gone"),
         ("CUDA error: device-side assert triggered", None),
+        ("RuntimeError: GET was unable to find an engine to execute this computation", None),  # of no memory for it
         ("RuntimeError: mat1 and mat2 shapes cannot be multiplied", None),
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", None),
     ],
@@ -246,4 +249,4 @@ def test_what_cuda_says_is_understood(text: str, what: str | None) -> None:
     found = device_trouble(text)
     assert (found is None) == (what is None)
     assert found is None or what is None or what in found.what
-    assert means_out_of_memory(text) == ("memory" in text)
+    assert means_out_of_memory(text) == ("memory" in text or "engine" in text)

@@ -10,7 +10,7 @@ from mrbench.config.schema import RunConfig
 from mrbench.data.batch import Batch
 from mrbench.data.loader import train_loader
 from mrbench.data.sources import open_split
-from mrbench.engine.execution import check_compiler, set_algorithms
+from mrbench.engine.execution import check_algorithms, check_compiler, set_algorithms
 from mrbench.engine.step import TrainStep
 from mrbench.errors import UserError
 from mrbench.modeling.build import build_detector
@@ -151,3 +151,13 @@ def test_a_gpu_is_kept_to_fixed_algorithms_only_where_asked(tiny: Tiny, monkeypa
     finally:
         torch.use_deterministic_algorithms(False)
         torch.backends.cudnn.deterministic = False
+
+
+def test_a_roi_align_without_a_fixed_order_is_refused_where_one_is_asked_for(tiny: Tiny) -> None:
+    gpu, asked, adaptive = torch.device("cuda"), "runtime.deterministic=true", "model.pooler.sampling_ratio=0"
+    torchvision = "model.pooler.method=torchvision"
+    with pytest.raises(UserError, match="fixed order"):
+        check_algorithms(tiny(asked, torchvision, adaptive), gpu)
+    check_algorithms(tiny(asked, torchvision, adaptive), CPU)
+    check_algorithms(tiny(torchvision, adaptive), gpu)
+    check_algorithms(tiny(asked), gpu)

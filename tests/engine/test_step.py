@@ -10,6 +10,7 @@ from mrbench.config.schema import RunConfig
 from mrbench.data.batch import Batch
 from mrbench.data.loader import train_loader
 from mrbench.data.sources import open_split
+from mrbench.engine.precision import check_precision
 from mrbench.engine.step import TrainStep
 from mrbench.errors import UserError
 from mrbench.modeling.build import build_detector
@@ -98,6 +99,16 @@ def test_an_overflow_in_fp16_skips_the_update_and_halves_the_scale(
 def test_tf32_on_a_cpu_is_refused(tiny: Callable[..., RunConfig]) -> None:
     with pytest.raises(UserError, match="tf32"):
         start(tiny("precision=tf32"))
+
+
+def test_tf32_on_a_gpu_without_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
+    with pytest.raises(UserError, match="Tesla V100 does not compute in tf32"):
+        check_precision("tf32", gpu)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    check_precision("tf32", gpu)
 
 
 def test_the_rate_is_that_of_the_batchs_iteration(tiny: Callable[..., RunConfig]) -> None:
