@@ -18,10 +18,14 @@ _SCALARS = (str, int, float, type(None))
 
 def data_name(config: RunConfig) -> str:
     """What the data set is called: its own name, or that of its folder."""
-    data = config.data
-    if data.name:
-        return data.name
-    return Path(data.root).expanduser().resolve().name if data.root else data.kind
+    return name_of_data(config.data.name, config.data.root, config.data.kind)
+
+
+def name_of_data(name: str | None, root: str | None, kind: str) -> str:
+    """Of `data.name`, `data.root` and `data.kind`."""
+    if name:
+        return name
+    return Path(root).expanduser().resolve().name if root else kind
 
 
 def science(config: RunConfig) -> dict[str, Any]:

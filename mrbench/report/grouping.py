@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from mrbench.config.suggest import did_you_mean, did_you_mean_of_own
 from mrbench.errors import UserError
@@ -128,13 +128,12 @@ def _of_runs(runs: Sequence[RunRecord], group_by: Sequence[str], in_order: bool)
 
 
 def _science(run: RunRecord) -> dict[str, str]:
-    """What tells recipes apart, as text. Where the data lie is a matter of the machine; a data set without a name of
-    its own is called after its folder (as in `config.identity`)."""
+    """What tells recipes apart, as text. Where the data lie is a matter of the machine, what they are called not."""
     found = {key: show(value) for key, value in run.config.items() if key.split(".")[0] not in NOT_SCIENCE}
     found.pop("data.on_error", None)
-    root = found.pop("data.root", "null")
-    if root != "null" and found.get("data.name", "null") == "null":
-        found["data.name"] = PurePath(root).name
+    found.pop("data.root", None)
+    if "data.name" in found:
+        found["data.name"] = show(run.setting("data.name"))
     return found
 
 

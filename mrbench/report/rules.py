@@ -15,7 +15,7 @@ class Rule:
     values: tuple[str, ...]
 
     def holds(self, run: RunRecord) -> bool:
-        return self.key in run.config and any(_same(show(run.config[self.key]), value) for value in self.values)
+        return self.key in run.config and any(_same(show(run.setting(self.key)), value) for value in self.values)
 
 
 def parse_rules(texts: Sequence[str]) -> tuple[Rule, ...]:
@@ -45,7 +45,7 @@ def values_there(rules: Sequence[Rule], runs: Sequence[RunRecord]) -> str:
     """The values that there are, of each rule's key."""
     parts = []
     for rule in rules:
-        values = sorted({show(run.config[rule.key]) for run in runs if rule.key in run.config})
+        values = sorted({show(run.setting(rule.key)) for run in runs if rule.key in run.config})
         shown = ", ".join(values[:8]) + (" ..." if len(values) > 8 else "")
         parts.append(f"There are {rule.key}={shown}.")
     return " ".join(parts)

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from mrbench.config.identity import name_of_data
 from mrbench.errors import UserError
 from mrbench.report.recorded import details, thresholds
 from mrbench.runs.record import Run
@@ -55,6 +56,14 @@ class RunRecord:
         """What its configuration says; `seed` where that cannot be read."""
         found = self.config.get("seed")
         return found if isinstance(found, int) else self.seed
+
+    def setting(self, key: str) -> Any:
+        """A value of its configuration, None where it has none; a data set without a name of its own is called as in
+        the run's own name."""
+        found = self.config.get(key)
+        if key == "data.name" and "data.kind" in self.config:
+            return name_of_data(found, self.config.get("data.root"), self.config["data.kind"])
+        return found
 
     @cached_property
     def _logged(self) -> "dict[tuple[str, str], tuple[array[int], array[float]]]":

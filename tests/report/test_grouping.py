@@ -141,6 +141,22 @@ def test_where_the_data_lie_makes_no_arm(root: Path) -> None:
     assert len(arms(root, "mask_rcnn_small-shapes-gn000000", "mask_rcnn_small-shapes-gn000001")) == 1
 
 
+def test_a_data_set_without_a_name_is_asked_for_by_its_folder_s(root: Path) -> None:
+    """As in the names of its runs (`config.identity.data_name`)."""
+    folder = "data:\n  kind: coco_folder\n  name: null\n  root: /here/mine\nruntime:\n"
+    for seed in (0, 1):
+        set_values(root, f"gn{seed:06x}", **{"runtime:\n": folder})
+        set_values(
+            root, f"bn{seed:06x}", **{"runtime:\n": "data:\n  kind: shapes\n  name: shapes\n  root: null\nruntime:\n"}
+        )
+    assert list(arms(root, "demo", where=("data.name=mine",))) == ["gn"]
+    assert list(arms(root, "demo", where=("data.name=mine,shapes",))) == ["gn", "bn"]
+    assert {"name=mine", "name=shapes"} <= set(arms(root, "demo", by=("data.name",)))
+    with pytest.raises(UserError) as error:
+        arms(root, "demo", where=("data.name=nine",))
+    assert "data.name=mine, shapes" in error.value.hint
+
+
 @pytest.mark.parametrize(
     ("where", "by", "says"),
     [
