@@ -6,6 +6,7 @@ import shutil
 
 import torch
 
+from mrbench.config.schema import RunConfig
 from mrbench.config.schema_execution import RuntimeConfig
 from mrbench.errors import UserError
 from mrbench.modeling.build import Network
@@ -28,7 +29,7 @@ def set_algorithms(runtime: RuntimeConfig, device: torch.device) -> None:
 
 
 def check_algorithms(config: RunConfig, device: torch.device) -> None:
-    """Raises UserError where `runtime.deterministic` would make RoIAlign on a GPU look at every cell of a map for every
+    """Raises UserError where `runtime.deterministic` would make RoIAlign on a GPU look at every cell of a map for each
     bin: torchvision's kernel adds up in any order, and what takes its place has no other way without a fixed number of
     points (torchvision, ops/roi_align.py, `_roi_align`)."""
     pooler = config.model.pooler

@@ -14,8 +14,8 @@ AMPERE = (8, 0)  # compute capability of the first GPUs with tf32
 def check_precision(kind: str, device: torch.device) -> None:
     """Refuse a format that the device cannot compute in.
 
-    Raises UserError: bf16 on a GPU without it; tf32 on a CPU or a GPU before Ampere, where it would silently be another
-    format.
+    Raises UserError: bf16 on a GPU without it; tf32 on a CPU or a GPU before Ampere, where it would silently be
+    another format.
     """
     if kind == "tf32" and device.type == "cpu":
         raise UserError("precision tf32 needs a GPU: a CPU would compute in fp32 under its name", "use precision=fp32")
