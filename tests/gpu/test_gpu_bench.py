@@ -66,3 +66,42 @@ def test_detection_of_the_paper_s_model_has_a_hundred_detections_an_image(tmp_pa
     assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
     row = records.read(out).measurements[0]
     assert 80 <= row.facts["detections_per_image"] <= 100
+
+
+def test_torchvision_is_measured_in_turns_by_the_same_events(tmp_path: Path) -> None:
+    out = tmp_path / "record.json"
+    arguments = ["gpu-bench", "model=mask_rcnn_r50_fpn", "--mode", "train,infer", "--precision", "fp16"]
+    arguments += ["--image-size", "512x512", "--batch", "2", "--repeats", "2", "--peer", "torchvision"]
+    result = CliRunner().invoke(app, [*arguments, "--out", str(out)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    for row in records.read(out).measurements:
+        assert row.state == "measured"
+        assert row.peer is not None
+        assert not row.peer.note
+        assert row.peer.clock == "device events"
+        assert row.peer.times_as_fast is not None
+
+
+def test_layouts_and_compiled_code_are_measured(tmp_path: Path) -> None:
+    out = tmp_path / "record.json"
+    arguments = ["gpu-bench", *SMALL, "--mode", "train", "--precision", "fp16", "--batch", "2", "--repeats", "2"]
+    arguments += ["--channels-last", "off,on", "--compile", "off,on", "--out", str(out)]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    rows = records.read(out).measurements
+    assert sorted((row.case.channels_last, row.case.compile) for row in rows) == [
+        *((False, False), (False, True), (True, False), (True, True))
+    ]
+    assert all(row.state == "measured" and row.facts["loss_is_finite"] for row in rows)
+
+
+def test_a_smaller_card_is_simulated(tmp_path: Path) -> None:
+    out = tmp_path / "record.json"
+    arguments = ["gpu-bench", "model=mask_rcnn_r50_fpn", "--mode", "train", "--precision", "fp16", "--repeats", "2"]
+    arguments += ["--image-size", "512x512", "--batch", "1", "--largest-batch", "--memory-limit", "4GiB"]
+    result = CliRunner().invoke(app, [*arguments, "--out", str(out)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    for search in records.read(out).searches:
+        assert search.bound == "memory"
+        assert search.largest
+        assert all((one.peak_memory or 0) <= 4 << 30 for one in search.tries if one.ended == "fits")
