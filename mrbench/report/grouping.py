@@ -218,4 +218,5 @@ def _joined(studies: Sequence[Study]) -> Study:
         notes=tuple(dict.fromkeys(note for study in studies for note in study.notes)),
         by_hand=all(study.by_hand for study in studies),
         command="\n".join(study.command for study in studies if study.command),
+        warnings=tuple(f"{study.name}: {warning}" for study in studies for warning in study.warnings),
     )

@@ -4,14 +4,16 @@ import io
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from mrbench.errors import UserError
-from mrbench.report import caveats, origin, table, terminal, words, write
+from mrbench.report import caveats, grouping, origin, table, terminal, words, write
 from mrbench.report.build import build
+from mrbench.report.collect import Study, load_study
 from mrbench.report.grouping import gather
 from mrbench.report.rules import parse_rules
 
@@ -106,6 +108,19 @@ def test_several_studies_are_one_table_and_a_run_that_both_have_counts_once(root
     assert [arm.name for arm in study.arms] == ["same", "longer", "roi_pool", "class_agnostic", "demo/longer"]
     assert (study.name, study.baseline) == ("other+demo", "same")
     assert {run.arm for arm in study.arms for run in arm.runs} == {arm.name for arm in study.arms}
+
+
+def test_what_a_study_warns_of_is_told_with_its_name_in_a_table_of_several(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(root: Path, name: str) -> Study:
+        return replace(load_study(root, name), warnings=("arm gn mixes lr=0.1,0.2.",) if name == "other" else ())
+
+    monkeypatch.setattr(grouping, "load_study", load)
+    shutil.copy(root / "studies" / "demo.json", root / "studies" / "other.json")
+    study = gather(root, ["demo", "other"])
+    assert study.warnings == ("other: arm gn mixes lr=0.1,0.2.",)
+    assert study.warnings[0] in caveats.interval_notes(build(study, resamples=0))
 
 
 def test_names_are_short_where_only_paths_differ(root: Path) -> None:
