@@ -6,6 +6,7 @@ has no name of its own (`data.name: null`), the content of its annotation files 
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mrbench.config.fingerprint import annotations_fingerprint
 from mrbench.config.schema import RunConfig
 
 NOT_SCIENCE = ("runtime", "launcher")
+NOT_SCIENCE_OF_DATA = ("root", "on_error")
 _SCALARS = (str, int, float, type(None))
 
 
@@ -35,13 +37,26 @@ def science(config: RunConfig) -> dict[str, Any]:
     """
     part = {k: as_dict(v) for k, v in vars(config).items() if k not in NOT_SCIENCE}
     data = part["data"]
-    del data["root"], data["on_error"]
+    for key in NOT_SCIENCE_OF_DATA:
+        del data[key]
     if data["kind"] != "shapes":
         del data["shapes"]
         if data["name"] is None:
             data["name"] = data_name(config)
             data["fingerprint"] = annotations_fingerprint(config.data)
     return part
+
+
+def science_as_written(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The same part of a flat configuration, {"model.norm": "gn"}, as this version or another wrote it. No file is
+    read: of an unnamed data set it has the folder's name, and no fingerprint."""
+    places = {f"data.{key}" for key in NOT_SCIENCE_OF_DATA}
+    if config.get("data.kind", "shapes") != "shapes":
+        places |= {key for key in config if key.startswith("data.shapes")}
+    found = {k: v for k, v in config.items() if k.split(".")[0] not in NOT_SCIENCE and k not in places}
+    if "data.name" in found and "data.kind" in config:
+        found["data.name"] = name_of_data(found["data.name"], config.get("data.root"), config["data.kind"])
+    return found
 
 
 def as_dict(value: Any) -> Any:

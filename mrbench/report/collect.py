@@ -13,7 +13,6 @@ from mrbench.runs.files import read_json
 DEFAULT_METRICS = ("box/AP", "mask/AP")
 KEYPOINT_METRIC = "keypoint/AP"
 PROPOSAL_METRICS = ("proposal/AR100", "proposal/AR1000")
-NOT_SCIENCE = ("runtime", "launcher", "seed")
 FAR_ABOVE = 5.0  # points of AP, from 0
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from mrbench.config.suggest import did_you_mean, did_you_mean_of_own
 from mrbench.errors import UserError
 from mrbench.report import arm_names
-from mrbench.report.collect import NOT_SCIENCE, Arm, Study, default_metrics, load_study, study_names, with_divergence
+from mrbench.report.collect import Arm, Study, default_metrics, load_study, study_names, with_divergence
 from mrbench.report.rules import Rule, told, values_there
 from mrbench.report.run_record import RunRecord, read_record, show
 from mrbench.runs.record import Run, find_runs, list_runs
@@ -128,13 +128,8 @@ def _of_runs(runs: Sequence[RunRecord], group_by: Sequence[str], in_order: bool)
 
 
 def _science(run: RunRecord) -> dict[str, str]:
-    """What tells recipes apart, as text. Where the data lie is a matter of the machine, what they are called not."""
-    found = {key: show(value) for key, value in run.config.items() if key.split(".")[0] not in NOT_SCIENCE}
-    found.pop("data.on_error", None)
-    found.pop("data.root", None)
-    if "data.name" in found:
-        found["data.name"] = show(run.setting("data.name"))
-    return found
+    """What tells recipes apart, as text."""
+    return {key: show(value) for key, value in run.science.items()}
 
 
 def _natural(value: str) -> tuple[int, float, str]:

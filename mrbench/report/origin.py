@@ -2,19 +2,24 @@
 
 from typing import Any
 
-from mrbench.report.collect import NOT_SCIENCE, Arm, Study
+from mrbench.report.collect import Arm, Study
 from mrbench.report.conditions import Fact, facts
 from mrbench.report.run_record import show
 from mrbench.report.table import Cell, Column, Row, Table
 from mrbench.report.words import listed
 
 HARMLESS = ("host",)  # told, but no cause for a warning
+FINGERPRINT = "data.fingerprint"
 
 
 def science(arm: Arm) -> dict[str, Any]:
-    """The scientific part of the arm's configuration, as its first readable run has it."""
-    config = next((run.config for run in arm.runs if run.config), {})
-    return {key: value for key, value in config.items() if key.split(".")[0] not in NOT_SCIENCE}
+    """The scientific part of the arm's configuration, as its first readable run has it, and of a data set without a
+    name of its own the annotations' fingerprint, once a run has been started."""
+    config, found = next(((run.config, run.science) for run in arm.runs if run.config), ({}, {}))
+    known = (run.provenance["data_fingerprint"] for run in arm.runs if run.provenance.get("data_fingerprint"))
+    if config.get("data.name") is None and (fingerprint := next(known, None)):
+        return {**found, FINGERPRINT: fingerprint}
+    return found
 
 
 def settings(study: Study) -> Table:
@@ -31,7 +36,8 @@ def settings(study: Study) -> Table:
         own = science(arm)
         if not own or not reference or arm.name == study.baseline:
             continue
-        for key in sorted(set(own) | set(reference)):
+        unknown = {FINGERPRINT} - (own.keys() & reference.keys())  # of an arm that was not begun, or a named data set
+        for key in sorted((own.keys() | reference.keys()) - unknown):
             first, second = (show(found[key]) if key in found else "–" for found in (reference, own))
             if first != second:
                 rows.append(Row(tuple(Cell(text, (text,)) for text in (arm.name, key, first, second))))

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from mrbench.config.identity import name_of_data
+from mrbench.config.identity import name_of_data, science_as_written
 from mrbench.errors import UserError
 from mrbench.report.recorded import details, thresholds
 from mrbench.runs.record import Run
@@ -64,6 +64,11 @@ class RunRecord:
         if key == "data.name" and "data.kind" in self.config:
             return name_of_data(found, self.config.get("data.root"), self.config["data.kind"])
         return found
+
+    @cached_property
+    def science(self) -> dict[str, Any]:
+        """What of its configuration tells recipes apart: where the data lie is a matter of the machine."""
+        return {key: value for key, value in science_as_written(self.config).items() if key != "seed"}
 
     @cached_property
     def _logged(self) -> "dict[tuple[str, str], tuple[array[int], array[float]]]":

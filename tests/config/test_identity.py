@@ -4,11 +4,12 @@ import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mrbench.config.compose import compose
-from mrbench.config.identity import canonical_json, run_id, science
+from mrbench.config.identity import canonical_json, run_id, science, science_as_written
 from mrbench.errors import UserError
 
 
@@ -52,6 +53,23 @@ def test_an_unnamed_data_set_is_known_by_its_content_not_its_place(tmp_path: Pat
     ids = [run_id(compose(["data=coco_folder", f"data.root={p}"])) for p in (a, b, c)]
     assert ids[0] == ids[1] != ids[2]
     assert ids[0].startswith("mask_rcnn_small-set-")
+
+
+@pytest.mark.parametrize("data", ["data=shapes", "data=coco_2017", "data.kind=coco_folder"])
+def test_a_written_configuration_has_the_same_science_but_the_fingerprint(tmp_path: Path, data: str) -> None:
+    named = [f"data.root={make_folder(tmp_path / 'mine', 0)}", "data.name=null"] if "kind" in data else []
+    config = compose([data, *named])
+    expected = flat(science(config))
+    assert ("data.fingerprint" in expected) == bool(named)
+    expected.pop("data.fingerprint", None)
+    assert science_as_written(flat(asdict(config))) == expected
+
+
+def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, inner in value.items():
+        found |= flat(inner, f"{prefix}{key}.") if isinstance(inner, dict) else {f"{prefix}{key}": inner}
+    return found
 
 
 def test_a_missing_data_set_is_named(tmp_path: Path) -> None:

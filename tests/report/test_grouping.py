@@ -156,6 +156,29 @@ def test_where_the_data_lie_makes_no_arm(root: Path) -> None:
     assert len(arms(root, "mask_rcnn_small-shapes-gn000000", "mask_rcnn_small-shapes-gn000001")) == 1
 
 
+def test_where_the_data_lie_is_no_setting_that_tells_arms_apart_but_their_annotations_are(root: Path) -> None:
+    """As in the identity of a run: another folder of the same annotations makes the same run."""
+    data = "data:\n  kind: coco_folder\n  name: {}\n  root: {}\n  on_error: {}\nruntime:\n"
+    prints = {"gn": "00aa", "roi_pool": "00aa", "bn": "00bb"}
+    for arm, where in (("gn", "/a/mine"), ("roi_pool", "/b/mine"), ("bn", "/c/mine"), ("longer", "/d/other")):
+        for seed in (0, 1):
+            error = "skip" if arm == "bn" else "raise"
+            set_values(root, f"{arm[:4]}{seed:06x}", **{"runtime:\n": data.format("null", where, error)})
+            path = root / "runs" / f"mask_rcnn_small-shapes-{arm[:4]}{seed:06x}" / "provenance.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"data_fingerprint": prints.get(arm)}))
+    for seed in (0, 1):
+        named = data.format("mine", "/e/mine", "raise")
+        set_values(root, f"clas{seed:06x}", **{"runtime:\n": named})
+    rows = [tuple(record.values()) for record in origin.settings(gather(root, ["demo"])).records()]
+    assert rows == [
+        ("bn", "data.fingerprint", "00aa", "00bb"),
+        ("bn", "model.norm", "gn", "bn"),
+        ("roi_pool", "model.pooler.kind", "roi_align", "roi_pool"),
+        ("longer", "data.name", "mine", "other"),
+        ("longer", "schedule.iterations", "500", "1000"),
+    ]
+
+
 def test_a_data_set_without_a_name_is_asked_for_by_its_folder_s(root: Path) -> None:
     """As in the names of its runs (`config.identity.data_name`)."""
     folder = "data:\n  kind: coco_folder\n  name: null\n  root: /here/mine\nruntime:\n"
