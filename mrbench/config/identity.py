@@ -6,8 +6,8 @@ has no name of its own (`data.name: null`), the content of its annotation files 
 
 import hashlib
 import json
-from collections.abc import Mapping
-from pathlib import Path
+import os
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mrbench.config.fingerprint import annotations_fingerprint
@@ -27,7 +27,17 @@ def name_of_data(name: str | None, root: str | None, kind: str) -> str:
     """Of `data.name`, `data.root` and `data.kind`."""
     if name:
         return name
-    return Path(root).expanduser().resolve().name if root else kind
+    return os.path.basename(os.path.realpath(os.path.expanduser(root))) if root else kind
+
+
+def setting(key: str, of: Callable[[str], Any]) -> Any:
+    """The value of a key as a person asks for it, of a configuration as it is written, in which `of` looks a key up: a
+    data set without a name of its own is called as in the names of its runs."""
+    found = of(key)
+    if found or key != "data.name":
+        return found
+    root, kind = of("data.root"), of("data.kind")
+    return name_of_data(None, root if isinstance(root, str) else None, kind) if isinstance(kind, str) else found
 
 
 def science(config: RunConfig) -> dict[str, Any]:
@@ -53,10 +63,8 @@ def science_as_written(config: Mapping[str, Any]) -> dict[str, Any]:
     places = {f"data.{key}" for key in NOT_SCIENCE_OF_DATA}
     if config.get("data.kind", "shapes") != "shapes":
         places |= {key for key in config if key.startswith("data.shapes")}
-    found = {k: v for k, v in config.items() if k.split(".")[0] not in NOT_SCIENCE and k not in places}
-    if "data.name" in found and "data.kind" in config:
-        found["data.name"] = name_of_data(found["data.name"], config.get("data.root"), config["data.kind"])
-    return found
+    kept = (key for key in config if key.split(".")[0] not in NOT_SCIENCE and key not in places)
+    return {key: setting(key, config.get) for key in kept}
 
 
 def as_dict(value: Any) -> Any:

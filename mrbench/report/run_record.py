@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from mrbench.config.identity import name_of_data, science_as_written
+from mrbench.config.identity import science_as_written, setting
 from mrbench.errors import UserError
 from mrbench.report.recorded import details, thresholds
 from mrbench.runs.record import Run
@@ -58,12 +58,8 @@ class RunRecord:
         return found if isinstance(found, int) else self.seed
 
     def setting(self, key: str) -> Any:
-        """A value of its configuration, None where it has none; a data set without a name of its own is called as in
-        the run's own name."""
-        found = self.config.get(key)
-        if key == "data.name" and "data.kind" in self.config:
-            return name_of_data(found, self.config.get("data.root"), self.config["data.kind"])
-        return found
+        """See `config.identity.setting`; None where its configuration has no such key."""
+        return setting(key, self.config.get)
 
     @cached_property
     def science(self) -> dict[str, Any]:

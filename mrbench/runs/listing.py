@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from mrbench.config.identity import setting
 from mrbench.errors import UserError
 from mrbench.runs.record import Run, Status, list_runs
 from mrbench.runs.state import iteration_of, state_of
@@ -90,13 +91,14 @@ class Entry:
             return "\n"
 
     def value(self, name: str) -> Any:
-        """Of one of FIELDS, a metric ("box/AP") or a key of the configuration; MISSING where it has no such key."""
+        """Of one of FIELDS, a metric ("box/AP") or a key of the configuration (`config.identity.setting`); MISSING
+        where it has no such key."""
         if "/" in name:
             return _finite(self.metrics.get(name))
         if name == "seed":
             return self.places[0].seed if self.places else _present(lookup(self.config, name))
         if name not in FIELDS:
-            return lookup(self.config, name)
+            return setting(name, lambda key: lookup(self.config, key))
         if name in _OWN:
             return _OWN[name](self)
         return getattr(self.status, name)

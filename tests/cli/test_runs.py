@@ -133,6 +133,20 @@ def test_runs_are_chosen_by_any_key_metric_and_column(
     assert listed(mrbench, *filters) == expected.split()
 
 
+def test_a_data_set_without_a_name_is_found_and_shown_by_its_folder_s(root: Path, mrbench: Callable[..., str]) -> None:
+    """As in the names of its runs, and as the report's --where finds it."""
+    for number, where in (("00", "/here/mine"), ("01", "~nobody/others")):
+        file = next((root / "runs").glob(f"small-shapes-{number}*")) / "config.yaml"
+        config = yaml.safe_load(file.read_text())
+        config["data"] |= {"kind": "coco_folder", "name": None, "root": where}
+        file.write_text(yaml.safe_dump(config, sort_keys=False))
+    assert listed(mrbench, "data.name=mine") == ["00"]
+    assert listed(mrbench, "data.name=mine,others") == ["00", "01"]
+    assert "00" not in listed(mrbench, "data.name=shapes")
+    (row,) = json.loads(mrbench("list", "data.name=mi*", "--json", "--columns", "data.name"))
+    assert row == {"data.name": "mine"}
+
+
 def test_runs_are_sorted_by_a_metric_and_those_without_it_come_last(mrbench: Callable[..., str], root: Path) -> None:
     values = {
         run: row["box/AP"]
