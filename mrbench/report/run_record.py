@@ -15,7 +15,7 @@ from mrbench.config.identity import science_as_written, setting
 from mrbench.errors import UserError
 from mrbench.report.recorded import details, thresholds
 from mrbench.runs.record import Run
-from mrbench.runs.state import state_of
+from mrbench.runs.state import iteration_of, state_of
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def read_record(run: Run, arm: str, seed: int) -> RunRecord:
     except (UserError, OSError, ValueError, yaml.YAMLError, AttributeError, TypeError) as error:
         what = error.what if isinstance(error, UserError) else str(error)
         return RunRecord(arm, seed, run.run_id, "damaged", what.splitlines()[0], folder=run.folder)
-    state = state_of(run, status)
+    state, iteration = state_of(run, status), iteration_of(run, status)
     done = state == "completed"
     problem = ""
     if status.error:
@@ -130,7 +130,7 @@ def read_record(run: Run, arm: str, seed: int) -> RunRecord:
     elif done and not evaluation:
         problem = "not evaluated"
     elif state in ("running", "interrupted", "preempted") and status.iterations:
-        problem = f"at iteration {status.iteration:,} of {status.iterations:,}"
+        problem = f"at iteration {iteration:,} of {status.iterations:,}"
     return RunRecord(
         arm=arm,
         seed=seed,
@@ -138,7 +138,7 @@ def read_record(run: Run, arm: str, seed: int) -> RunRecord:
         state=state,
         problem=problem,
         folder=run.folder,
-        iteration=status.iteration,
+        iteration=iteration,
         iterations=status.iterations,
         metrics=numbers if done else {},
         images=evaluation.get("images"),

@@ -27,6 +27,9 @@ def broken(make_study: Callable[..., Path], tmp_path: Path) -> Path:
         arms["bn"]["0"], state="failed", error={"kind": "out_of_memory", "message": "no memory at iteration 17\nmore"}
     )
     change(arms["bn"]["1"], state="running", iteration=120)
+    checkpoints = root / "runs" / arms["bn"]["1"] / "checkpoints"
+    checkpoints.mkdir()
+    (checkpoints / "00000130.pt").touch()  # later than the last line of the log
     change(arms["bn"]["2"], state="pending")
     for path in (root / "runs" / arms["roi_pool"]["0"]).iterdir():
         path.unlink()
@@ -48,7 +51,7 @@ def test_runs_in_every_state_are_kept_with_the_reason(broken: Path) -> None:
     assert len(study.runs) == 15
     states = {(run.arm, run.seed): (run.state, run.problem) for run in study.runs}
     assert states["bn", 0] == ("failed", "no memory at iteration 17")
-    assert states["bn", 1] == ("interrupted", "at iteration 120 of 500")
+    assert states["bn", 1] == ("interrupted", "at iteration 130 of 500")
     assert states["bn", 2] == ("pending", "")
     assert states["roi_pool", 0] == ("missing", "no folder of this run")
     assert states["roi_pool", 1] == ("missing", "not started")
