@@ -1,6 +1,8 @@
 """`mrbench sweep`: every run of a study, brought to its end."""
 
 import os
+from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,7 +11,11 @@ from mrbench.cli.common import ConfigDir, Root, root_folder
 from mrbench.errors import UserError
 
 if TYPE_CHECKING:
-    from mrbench.study.plan import Plan
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from mrbench.study.plan import Plan, PlannedRun
+    from mrbench.study.record import StudyRecord
 
 RUNNING, WHICH, LOOKING, ENDING = "Running", "Which runs", "Looking", "Stopping and tidying up"
 What = Annotated[
@@ -174,9 +180,20 @@ def sweep_command(
     from mrbench.runs.code import environment
     from mrbench.runs.code import snapshot as make_snapshot
 
-    copy = make_snapshot(folder) if snapshot and not dry_run and not prune else None
-    os.environ.update(environment(copy))  # sbatch hands it on to the jobs
-    limits = Limits(parallel, 1 if fail_fast else max_failures, copy)
+    limits = Limits(parallel, 1 if fail_fast else max_failures)
+
+    @cache  # of a study that grows all runs have the same code
+    def copy() -> "Path | None":
+        made = make_snapshot(folder) if snapshot else None
+        os.environ.update(environment(made))  # sbatch hands it on to the jobs
+        return made
+
+    def start(runs: "dict[str, PlannedRun]", record: "Callable[[], StudyRecord]") -> int:
+        """Writes neither the copy nor the record where the runs are refused. The exit code."""
+        actions.check(folder, runs, limits)
+        own = replace(limits, snapshot=copy())
+        return submit_and_watch(folder, record(), runs, own, wait, retry, as_json, console, root)
+
     if is_on_disk_only(folder, what or []):
         growth = {"--seeds": seeds, "--until-decided": until_decided or None, "--max-seeds": max_seeds}
         for option in (option for option, given in growth.items() if given is not None):
@@ -189,9 +206,7 @@ def sweep_command(
         if dry_run:
             show_plan(folder, again, retry, as_json)
             return
-        runs = again.unique()
-        actions.check(folder, runs, limits)
-        code = submit_and_watch(folder, record, runs, limits, wait, retry, as_json, console, root)
+        code = start(again.unique(), lambda: record)
         if code:
             raise typer.Exit(code)
         return
@@ -204,6 +219,14 @@ def sweep_command(
     if on is not None:
         extra = (f"launcher={on}", *extra)
     plan = make_plan(study, extra, parse_seeds(seeds) if seeds else None, config_dir)
+    check_same_study(folder, plan)
+
+    def written(plan: "Plan", until: dict[str, int] | None = None) -> "StudyRecord":
+        record, notes = write_study(folder, plan, until)
+        for note in notes:
+            console.print(note, style="yellow", markup=False)
+        return record
+
     if until_decided or max_seeds is not None:
         from mrbench.cli.sweep_until import Design, check_options, sweep_until
 
@@ -212,18 +235,13 @@ def sweep_command(
         design = Design(plan.study.seeds, check_options(until_decided, max_seeds, others))
         if dry_run:
             design.check(folder, study.name)
-            check_same_study(folder, plan)
             show_plan(folder, plan, retry, as_json, make_plan(study, extra, design.seeds(), config_dir))
             return
 
-        def start(plan: "Plan", until: dict[str, int]) -> int:
-            actions.check(folder, plan.unique(), limits)
-            record, notes = write_study(folder, plan, until)
-            for note in notes:
-                console.print(note, style="yellow", markup=False)
-            return submit_and_watch(folder, record, plan.unique(), limits, wait, retry, as_json, console, root)
+        def grow(plan: "Plan", until: dict[str, int]) -> int:
+            return start(plan.unique(), lambda: written(plan, until))
 
-        code = sweep_until(folder, study, extra, design, config_dir, start, console)
+        code = sweep_until(folder, study, extra, design, config_dir, grow, console)
         if code:
             raise typer.Exit(code)
         return
@@ -232,14 +250,8 @@ def sweep_command(
         return
     chosen_plan = actions.narrow_plan(plan, arm, seed)
     if dry_run:
-        check_same_study(folder, plan)
         show_plan(folder, chosen_plan, retry, as_json)
         return
-    runs = chosen_plan.unique()
-    actions.check(folder, runs, limits)
-    record, notes = write_study(folder, plan)
-    for note in notes:
-        console.print(note, style="yellow", markup=False)
-    code = submit_and_watch(folder, record, runs, limits, wait, retry, as_json, console, root)
+    code = start(chosen_plan.unique(), lambda: written(plan))
     if code:
         raise typer.Exit(code)

@@ -352,6 +352,12 @@ def test_a_run_on_two_gpus_has_both_to_itself(tmp_path: Path) -> None:
         (["model.norm=gn", "seed=1"], {"seeds": "0"}, "twice"),
         (["model.norm=gn"], {"name": "../x"}, "not a name"),
         (["model.norm=gn", "runtime.devices=2"], {}, "1 GPU"),
+        (["model.norm=gn", "runtime.devices=2"], {"snapshot": True}, "1 GPU"),
+        (["model.norm=gn", "--seeds=0"], {"snapshot": True}, "--seeds"),
+        (["demo", "model.norm=gn,bn"], {"snapshot": True}, "varies"),
+        (["model.norm=gn"], {"snapshot": True, "until_decided": True}, "--max-seeds"),
+        (["model.norm=gn", "seed=0,1"], {"snapshot": True, "until_decided": True, "max_seeds": 1}, "--max-seeds 1"),
+        (["nothing-0123456789"], {"snapshot": True}, "nothing"),
         (["demo"], {"status": True}, "There is no study 'demo'"),
         ([], {}, "mrbench studies list"),
     ],
@@ -364,3 +370,20 @@ def test_a_mistake_is_told_before_anything_starts(
         sweep_command(what, root=tmp_path, **options)
     assert says in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_refused_sweep_of_what_is_on_disk_leaves_no_copy_of_the_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    plan = make_plan(grid_study(["optimizer.lr=0.1,0.2", "runtime.devices=2"], "rates"))
+    write_study(tmp_path, plan)
+    run = open_run(tmp_path, plan.runs[0].config)
+    for what, name, says in (
+        (["model.norm=gn,bn"], "rates", "another study"),
+        (["rates"], None, "1 GPU"),
+        ([run.run_id], None, "1 GPU"),
+    ):
+        with pytest.raises(UserError, match=says):
+            sweep_command(what, root=tmp_path, name=name, snapshot=True)
+        assert not (tmp_path / "snapshots").exists()
