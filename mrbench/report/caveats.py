@@ -7,6 +7,8 @@ from mrbench.report.prior import WEIGHT as PUBLIC_WEIGHT
 from mrbench.report.prior import public_runs
 from mrbench.report.statistics import NOISE, OWN_SPREAD_FROM, TOO_FEW, Difference
 
+UNLEARNT = 1.0  # AP below which an arm has learned next to nothing
+
 
 def interval_notes(report: Report) -> list[str]:
     """What the intervals hold, with the noise they rest on."""
@@ -83,7 +85,12 @@ def _prior_notes(report: Report, found: list[Difference]) -> list[str]:
 
 
 def _spread_note(report: Report) -> list[str]:
-    notes = [*report.study.warnings, "Mean ± sd: over an arm's own seeds, in percent.", *_divergence(report)]
+    notes = [
+        *report.study.warnings,
+        "Mean ± sd: over an arm's own seeds, in percent.",
+        *_divergence(report),
+        *_unlearnt(report),
+    ]
     if any(arm_names.abbreviated(arm.name) for arm in report.study.arms):
         notes.append(
             "(+1), (+2) behind an arm's name: it differs from others in one, two settings more than the name tells. "
@@ -99,6 +106,21 @@ def _divergence(report: Report) -> list[str]:
     counts = [(arm.name, arm.count("diverged"), len(arm.runs)) for arm in report.study.arms]
     told = [f"{name} {bad} of {words.plural(total, 'run')}" for name, bad, total in counts if bad]
     return [f"Diverged, and left out of means and differences: {words.listed(told)}."] if told else []
+
+
+def _unlearnt(report: Report) -> list[str]:
+    """Whether no arm has learned anything yet, by every AP that the report is of."""
+    levels: dict[str, list[float]] = {}
+    for answer in report.answers:
+        means = [mean for summary in answer.summaries.values() if (mean := summary.mean) is not None]
+        if answer.metric.endswith("/AP") and means:
+            levels[words.metric_name(answer.metric)] = means
+    if not levels or max(map(max, levels.values())) >= UNLEARNT:
+        return []
+    return [
+        f"No arm has learned anything yet ({words.listed(list(levels))} below {UNLEARNT:g}): what differs here says "
+        "nothing of the arms; train longer."
+    ]
 
 
 def _noise(answer: Answer) -> str:

@@ -5,7 +5,7 @@ from math import sqrt
 
 from mrbench.errors import UserError
 from mrbench.evaluation.student import power
-from mrbench.report.statistics import LEVEL, NOISE, OWN_SPREAD_FROM, TOO_FEW, Difference
+from mrbench.report.statistics import LEVEL, NOISE, OWN_SPREAD_FROM, SETTLED_FROM, TOO_FEW, Difference
 
 MOST = 1000  # seeds an arm: whoever needs more needs a larger difference
 
@@ -41,7 +41,8 @@ def more_seeds(found: Difference, aim: Aim, rows: int) -> MoreSeeds | None:
 
     The noise at hand is taken for true: standard error sqrt(2 seed_sd^2 / n + image_sd^2), degrees of freedom as
     the report would have them. `rows` are the comparisons that Holm's correction covers: planned is for its first
-    step, at 0.05 / rows. Without noise no seed is needed.
+    step, at 0.05 / rows. Without noise no seed is needed but those that the decision asks for: a row with too few
+    seeds takes at least one, and as many as make `SETTLED_FROM` degrees of freedom.
     """
     interval = found.interval
     if interval is None or found.decision not in (NOISE, TOO_FEW):
@@ -53,11 +54,13 @@ def more_seeds(found: Difference, aim: Aim, rows: int) -> MoreSeeds | None:
     def reached(n: int) -> bool:
         error = sqrt(2 * interval.seed_sd**2 / n + from_images**2)
         df = n - 1 if n >= OWN_SPREAD_FROM else interval.df + max(0, n - now)
+        if df < SETTLED_FROM:
+            return False
         return error == 0 or power(aim.difference / error, df, alpha) >= aim.power
 
     if from_images and power(aim.difference / from_images, 1e6, alpha) < aim.power:
         return MoreSeeds(None, images_forbid=True)
-    first = max(now, 1)
+    first = max(now + (found.decision == TOO_FEW), 1)
     for n in range(first, OWN_SPREAD_FROM):
         if reached(n):
             return MoreSeeds(n - now)

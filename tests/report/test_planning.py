@@ -57,6 +57,26 @@ def test_a_row_that_would_have_shown_it_needs_none() -> None:
     assert need.seeds == 0
 
 
+@pytest.mark.parametrize(("df", "seeds", "needs"), [(1, 2, 2), (2, 3, 1), (1, 3, 2)])
+def test_a_row_with_too_few_seeds_takes_as_many_as_make_three_degrees_of_freedom(
+    df: int, seeds: int, needs: int
+) -> None:
+    """Two arms of two seeds share (2 - 1) x (2 - 1) = 1 degree; 0.001 AP of noise would show 0.4 even so."""
+    found = row(0.001, df, seeds)
+    assert found.decision == "too few seeds"
+    need = more_seeds(found, Aim(), rows=1)
+    assert need is not None
+    assert need.seeds == needs
+
+
+def test_single_runs_that_may_not_be_decided_take_another_seed() -> None:
+    scores = {0: 10.0}
+    noise = Noise(Spread(0.001, 30), Spread(0.001, 30), fewest_seeds=2)
+    need = more_seeds(compare(scores, scores, noise), Aim(), rows=1)
+    assert need is not None
+    assert need.seeds == 1
+
+
 def test_what_seeds_cannot_settle_is_said() -> None:
     """Images alone: a standard error of 0.2 leaves a difference of 0.4 a chance of 52 %, however many seeds."""
     need = more_seeds(row(0.1, 30, images=0.04), Aim(), rows=1)

@@ -212,3 +212,17 @@ def test_mixed_data_take_no_public_prior() -> None:
     other = replace(both.arms[1].runs[0], config={"data.name": "shapes"})
     mixed = replace(both, arms=(both.arms[0], replace(both.arms[1], runs=(other,))))
     assert prior.choose(mixed).kind == "own"
+
+
+def test_decision_number_and_sentence_agree_where_short_runs_of_two_seeds_learned_nothing() -> None:
+    report = build(study({"gn": [0.06, 0.05], "bn": [0.0, 0.0]}, "shapes", metrics=("box/AP",)), resamples=0)
+    row = next(row for row in accuracy(report).records() if row["arm"] == "bn")
+    assert (row["decision"], row["more_seeds"]) == ("too few seeds", 2)
+    assert "takes in box AP 2 more seeds for bn and for the baseline" in settling(report)[0]
+
+
+@pytest.mark.parametrize(("level", "told"), [(0.06, True), (1.2, False)])
+def test_runs_that_learned_nothing_are_said_to_have(level: float, told: bool) -> None:
+    report = build(study({"gn": [level, level], "bn": [0.0, 0.0]}, "shapes", metrics=("box/AP",)), resamples=0)
+    notes = interval_notes(report)
+    assert any(note.startswith("No arm has learned anything yet (box AP below 1)") for note in notes) == told
