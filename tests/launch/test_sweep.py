@@ -218,22 +218,29 @@ def test_a_vanished_run_is_interrupted_and_never_running(tmp_path: Path) -> None
 
 
 def test_two_sweeps_on_a_machine_do_not_share_a_device(tmp_path: Path) -> None:
-    """Into folders of their own; the second waits until the first leaves it a device."""
-    for name in ("a", "b"):
+    """Into folders of their own. The second is submitted while runs of the first hold both devices."""
+
+    def submit(name: str, *options: str, gpus: str = "0,1") -> None:
         done = subprocess.run(
-            command(tmp_path / name, "seed=0,1,2", "schedule.iterations=15", "--no-wait"),
-            env=environment(tmp_path, "0,1"), capture_output=True, text=True, timeout=PATIENCE,
+            command(tmp_path / name, *options), env=environment(tmp_path, gpus),
+            capture_output=True, text=True, timeout=PATIENCE,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
+
+    submit("a", "optimizer.momentum=0.75", "seed=0,1,2", "schedule.iterations=5", "--no-wait")  # wait for `go`
+    until(lambda: len(events(tmp_path / "a", "start")) == 2, "both devices are held")
+    try:
+        submit("b", "seed=0,1,2", "schedule.iterations=5", "--no-wait")
+        submit("c", "schedule.iterations=1", gpus="2")  # as long as this takes, and longer, the second has to wait
+        assert not events(tmp_path / "b", "start")
+    finally:
+        (tmp_path / "a" / "go").touch()
     for name in ("a", "b"):
         until(lambda name=name: states(tmp_path / name) == ["completed"] * 3, "all are complete")
-    (tmp_path / "diary.jsonl").write_text("".join((tmp_path / n / "diary.jsonl").read_text() for n in ("a", "b")))
+    diaries = [(tmp_path / name / "diary.jsonl").read_text() for name in ("a", "b", "c")]
+    (tmp_path / "diary.jsonl").write_text("".join(diaries))
+    assert len(events(tmp_path, "start")) == len(events(tmp_path, "completed")) == 7
     assert_no_slot_is_shared(tmp_path)
-    order = [e["run"] for e in sorted(events(tmp_path, "start"), key=lambda e: e["time"])]
-    first = {r.run_id for r in list_runs(tmp_path / "a")}
-    assert len(order) == 6
-    assert set(order[:3]) == first  # the same configurations, so the same names; then once more
-    assert set(order[3:]) == first
 
 
 def test_overlapping_sweeps_at_the_same_time_run_what_they_share_once(tmp_path: Path) -> None:
