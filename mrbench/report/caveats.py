@@ -14,7 +14,10 @@ def interval_notes(report: Report) -> list[str]:
     """What the intervals hold, with the noise they rest on."""
     if not report.challengers:
         return _spread_note(report)
+    study = report.study
     notes = _spread_note(report)
+    if study.baseline_because:
+        notes.append(f"Baseline: {study.baseline}, {study.baseline_because}. --baseline NAME takes another arm.")
     pooled = [_noise(answer) for answer in report.answers if answer.pairs.df]
     found = [answer.differences[name] for answer in report.answers for name in report.challengers]
     if any(difference.interval for difference in found):

@@ -51,6 +51,7 @@ class Study:
     command: str = ""
     until: tuple[int, int] | None = None  # first and most seeds an arm of a study that grows until it is decided
     warnings: tuple[str, ...] = ()  # on arms that are not of one configuration
+    baseline_because: str = ""  # why this arm is the baseline, where neither a study's record nor the reader chose it
 
     @property
     def runs(self) -> list[RunRecord]:
@@ -124,7 +125,7 @@ def with_baseline(study: Study, baseline: str) -> Study:
         raise UserError(
             f"The baseline {baseline!r} is not an arm of the study {study.name!r}.", did_you_mean(baseline, names)
         )
-    return replace(study, baseline=baseline)
+    return replace(study, baseline=baseline, baseline_because="")
 
 
 def known_metrics(study: Study) -> list[str]:

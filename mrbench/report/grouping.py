@@ -10,6 +10,7 @@ from mrbench.report import arm_names
 from mrbench.report.collect import Arm, Study, default_metrics, load_study, study_names, with_divergence
 from mrbench.report.rules import Rule, told, values_there
 from mrbench.report.run_record import RunRecord, read_record, show
+from mrbench.runs.files import read_json
 from mrbench.runs.record import Run, find_runs, list_runs
 
 LONGEST_NAME = 80  # of a folder that is called after several studies
@@ -22,7 +23,8 @@ def gather(root: Path, names: Sequence[str], rules: Sequence[Rule] = (), group_b
 
     `rules` choose among the runs. With `group_by` arms are made by the values of those keys, otherwise they are the
     studies' own, and for runs those that differ in the seed alone. Of several studies the first one's baseline
-    holds. Raises UserError where a name, a key or a value is not there.
+    holds; runs that all come from one study are compared with the arm that has its baseline's. Raises UserError
+    where a name, a key or a value is not there.
     """
     studies, runs = split_names(root, names)
     found = [load_study(root, name) for name in studies]
@@ -38,8 +40,31 @@ def gather(root: Path, names: Sequence[str], rules: Sequence[Rule] = (), group_b
         unique = {run.folder or run.run_id or (run.arm, run.seed): run for study in found for run in study.runs}
         grouped = _of_runs(list(unique.values()), group_by, False)
         together = _joined(found)
-        return replace(grouped, metrics=together.metrics, notes=(*together.notes, *grouped.notes))
-    return _joined(found)
+        grouped = replace(grouped, metrics=together.metrics, notes=(*together.notes, *grouped.notes))
+        return _against_the_study_s(root, studies, grouped)
+    joined = _joined(found)
+    return joined if studies or runs else _against_the_study_s(root, [], joined)
+
+
+def _against_the_study_s(root: Path, named: Sequence[str], study: Study) -> Study:
+    """`study`, whose arms were made anew, against the arm that has all runs of a study's baseline, where every run
+    comes from that one study (one of those that are `named`, or any of `root`); otherwise as it is."""
+    ids = {run.run_id for run in study.runs}
+    found: dict[str, str] = {}  # arm -> the study that has it for its baseline
+    for name in named or study_names(root):
+        try:
+            record = read_json(root / "studies" / f"{name}.json")
+            own = {arm: set((item.get("runs") or {}).values()) for arm, item in record["arms"].items()}
+            baseline = own[record.get("baseline") or next(iter(own))] & ids
+        except (AttributeError, KeyError, StopIteration, TypeError, UserError):
+            continue  # not a study: nothing that these runs need
+        if baseline and ids <= set().union(*own.values()):
+            holding = [arm.name for arm in study.arms if baseline <= {run.run_id for run in arm.runs}]
+            found |= dict.fromkeys(holding, name)
+    if len(found) != 1:
+        return study
+    ((baseline_arm, name),) = found.items()
+    return replace(study, baseline=baseline_arm, baseline_because=f"as in the study {name}")
 
 
 def split_names(root: Path, names: Sequence[str]) -> tuple[list[str], list[Run]]:
@@ -79,11 +104,14 @@ def _chosen(study: Study, rules: Sequence[Rule]) -> Study:
         for arm in study.arms
     ]
     left = tuple(arm for arm in arms if arm.runs)
-    baseline = study.baseline if any(arm.name == study.baseline for arm in left) else left[0].name if left else ""
+    baseline, because = study.baseline, study.baseline_because
+    if left and not any(arm.name == baseline for arm in left):
+        baseline, because = left[0].name, f"the first that is left, as no run of {baseline} has {told(rules)}"
     if not study.by_hand:
-        return replace(study, arms=left, baseline=baseline)
+        return replace(study, arms=left, baseline=baseline, baseline_because=because)
     again = _of_runs([run for arm in left for run in arm.runs], (), True) if left else replace(study, arms=())
-    return replace(again, title=f"{len(again.runs)} runs with {told(rules)}")
+    title = f"{len(again.runs)} runs with {told(rules)}"
+    return replace(again, title=title, baseline_because=study.baseline_because)
 
 
 def _of_runs(runs: Sequence[RunRecord], group_by: Sequence[str], in_order: bool) -> Study:
@@ -111,6 +139,10 @@ def _of_runs(runs: Sequence[RunRecord], group_by: Sequence[str], in_order: bool)
         "seed, and arms are paired over those that both have."
     )
     name = first if len(runs) == 1 else f"{first}-and-{len(runs) - 1}-more"
+    settings = ", ".join(group_by) or "the settings in which arms differ"
+    because = (
+        "the first run's" if in_order else f"the first by {settings}: the smallest number, or the first word by letter"
+    )
     by = f"-by-{'-'.join(key.rpartition('.')[2] for key in group_by)}" if group_by else ""
     return Study(
         name=(f"{len(runs)}-runs{by}" if by else name),
@@ -124,6 +156,7 @@ def _of_runs(runs: Sequence[RunRecord], group_by: Sequence[str], in_order: bool)
         warnings=tuple(
             _mixture(name, groups[key]) for name, key in zip(names, keys, strict=True) if _varying([groups[key]])
         ),
+        baseline_because=because,
     )
 
 
@@ -214,4 +247,5 @@ def _joined(studies: Sequence[Study]) -> Study:
         by_hand=all(study.by_hand for study in studies),
         command="\n".join(study.command for study in studies if study.command),
         warnings=tuple(f"{study.name}: {warning}" for study in studies for warning in study.warnings),
+        baseline_because=studies[0].baseline_because or f"that of {studies[0].name}, the first study",
     )

@@ -13,7 +13,7 @@ from rich.console import Console
 from mrbench.errors import UserError
 from mrbench.report import caveats, grouping, origin, table, terminal, words, write
 from mrbench.report.build import build
-from mrbench.report.collect import Study, load_study
+from mrbench.report.collect import Study, load_study, with_baseline
 from mrbench.report.grouping import gather
 from mrbench.report.rules import parse_rules
 
@@ -69,7 +69,7 @@ def test_grouped_runs_are_paired_over_what_else_differs_and_the_seed(root: Path)
     assert blocks[0] == blocks[1]
     assert len(blocks[0]) == 4
     assert "model.pooler.kind" in study.notes[0]
-    assert build(study, resamples=0).answers[0].differences["norm=gn"].seeds == (0, 1, 2, 3)
+    assert build(study, resamples=0).answers[0].differences["norm=bn"].seeds == (0, 1, 2, 3)
 
 
 def test_an_arm_that_mixes_settings_is_warned_of_in_every_format_and_seeds_are_the_runs_own(root: Path) -> None:
@@ -121,6 +121,34 @@ def test_what_a_study_warns_of_is_told_with_its_name_in_a_table_of_several(
     study = gather(root, ["demo", "other"])
     assert study.warnings == ("other: arm gn mixes lr=0.1,0.2.",)
     assert study.warnings[0] in caveats.interval_notes(build(study, resamples=0))
+
+
+def against(study: Study) -> str:
+    (line,) = (note for note in caveats.interval_notes(build(study, 0)) if note.startswith("Baseline: "))
+    return line.removesuffix(" --baseline NAME takes another arm.")
+
+
+def test_runs_of_one_study_are_compared_with_the_arm_that_has_its_baseline(root: Path) -> None:
+    """By letter bn is before gn, which is the study's."""
+    chosen = parse_rules(["schedule.iterations=500"])
+    assert against(gather(root, [], chosen, ["model.norm"])) == "Baseline: norm=gn, as in the study demo."
+    assert against(gather(root, ["demo"], chosen, ["model.norm"])) == "Baseline: norm=gn, as in the study demo."
+    record = json.loads((root / "studies" / "demo.json").read_text())
+    (root / "studies" / "other.json").write_text(json.dumps({**record, "baseline": "bn"}))
+    (root / "studies" / "damaged.json").write_text("{")
+    told = "Baseline: norm=bn, the first by model.norm: the smallest number, or the first word by letter."
+    assert against(gather(root, [], chosen, ["model.norm"])) == told  # two studies that disagree
+    assert against(gather(root, ["demo"], chosen, ["model.norm"])) == "Baseline: norm=gn, as in the study demo."
+
+
+def test_why_an_arm_is_the_baseline_is_said_where_nobody_chose_it(root: Path) -> None:
+    named = [f"mask_rcnn_small-shapes-{run}000000" for run in ("long", "gn")]
+    assert against(gather(root, named)) == "Baseline: iterations=1000, the first run's."
+    left = gather(root, ["demo"], parse_rules(["model.norm=bn"]))
+    assert left.baseline_because == "the first that is left, as no run of gn has model.norm=bn"
+    whole = gather(root, ["demo"])
+    assert not any(note.startswith("Baseline: ") for note in caveats.interval_notes(build(whole, 0)))
+    assert with_baseline(gather(root, named), "iterations=500").baseline_because == ""
 
 
 def test_names_are_short_where_only_paths_differ(root: Path) -> None:
