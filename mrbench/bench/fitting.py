@@ -12,6 +12,9 @@ from mrbench.bench.process import raise_mistake, run_fresh
 from mrbench.bench.record import Plan, is_finished, read
 from mrbench.bench.session import MEASURE_SECONDS, Watcher, task_of
 from mrbench.bench.trying import SEARCHED
+from mrbench.errors import UserError
+
+FEWER_BLOCKS = (5, 3)
 
 
 def within_budget(plan: Plan, device: dict[str, Any], path: Path, watch: Watcher) -> Plan:
@@ -32,19 +35,31 @@ def within_budget(plan: Plan, device: dict[str, Any], path: Path, watch: Watcher
     for case in kinds([case for case in plan.cases if case.precision not in refused]):
         watch.begins(f"a quick look at {label(case, plan.cases)}")
         probes.append(_probe(plan, case))
-    limits = Limits(repeats=plan.repeats)
+    left = plan.budget - (time.monotonic() - begin)
+    # Fewer blocks rather than no row: three are the fewest with an interval.
+    tried = [plan.repeats, *(n for n in FEWER_BLOCKS if n < plan.repeats)]
+    for repeats in tried:
+        limits = Limits(repeats=repeats)
 
-    def cost(case: Case) -> float:
-        with_peer = plan.peer is not None and case.mode in SEARCHED
-        return 0.0 if case.precision in refused else expected(case, probes, limits, with_peer)
+        def cost(case: Case, limits: Limits = limits) -> float:
+            with_peer = plan.peer is not None and case.mode in SEARCHED
+            return 0.0 if case.precision in refused else expected(case, probes, limits, with_peer)
 
-    kept, left_out = choose(plan.cases, cost, plan.budget - (time.monotonic() - begin))
-    return replace(plan, cases=kept, left_out=left_out)
+        try:
+            kept, left_out = choose(plan.cases, cost, left)
+        except UserError:
+            if repeats == tried[-1]:
+                raise
+        else:
+            break
+    plan = replace(plan, cases=kept, left_out=left_out)
+    return plan if repeats == plan.repeats else replace(plan, repeats=repeats, asked_repeats=plan.repeats)
 
 
 def whole(plan: Plan) -> Plan:
     """What was asked for, whatever a budget has left out of it."""
-    return replace(plan, cases=all_rows(plan.cases, plan.left_out), left_out=[])
+    cases, repeats = all_rows(plan.cases, plan.left_out), plan.asked_repeats or plan.repeats
+    return replace(plan, cases=cases, left_out=[], repeats=repeats, asked_repeats=None)
 
 
 def _probe(plan: Plan, case: Case) -> Probe:

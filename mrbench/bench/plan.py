@@ -11,7 +11,8 @@ from typing import Any
 
 from mrbench.bench.budget import duration
 from mrbench.bench.fitting import whole
-from mrbench.bench.matrix import MODES, combine
+from mrbench.bench.matrix import MODES, Case, combine
+from mrbench.bench.peer_fits import check_peer
 from mrbench.bench.record import Plan, is_finished
 from mrbench.bench.session import describe_device
 from mrbench.bench.trying import SEARCHED
@@ -150,6 +151,9 @@ def make_plan(
         written = {name: [f"model={GPU_MODEL}", *arm] for name, arm in written.items()}
         configs = {name: compose(arm, config_dir) for name, arm in written.items()}
         given_sizes = given_sizes or [[800, 1333]]
+    if peer is not None:
+        for config in configs.values():
+            check_peer(config.model)
     configs = {name or config.model.name: config for name, config in configs.items()}
     written = dict(zip(configs, written.values(), strict=True))
     _check_devices(counts or [], device)
@@ -164,6 +168,7 @@ def make_plan(
         counts or [1],
         kind_of_inputs == "data",
     )
+    _check_precisions(cases, device)
     return (
         Plan(
             configs={name: to_yaml(config) for name, config in configs.items()},
@@ -207,6 +212,13 @@ def _check_devices(counts: Sequence[int], device: Mapping[str, Any]) -> None:
     if counts and max(counts) > there:
         kind = "GPUs" if device["type"] == "cuda" else "cores, and a process takes one or more"
         raise UserError(f"--devices {max(counts)}, but there are {there} {kind}", f"Give --devices {there} or less.")
+
+
+def _check_precisions(cases: Sequence[Case], device: Mapping[str, Any]) -> None:
+    """Raises UserError where the device has none of the precisions, so that nothing could be measured."""
+    refusals = [device["refusals"][case.precision] if case.precision else None for case in cases]
+    if all(refusals):
+        raise UserError(f"Nothing could be measured: {refusals[0]}", "Give another --precision.")
 
 
 def default_path(folder: Path, plan: Plan, device: dict[str, Any], provenance: dict[str, Any]) -> Path:

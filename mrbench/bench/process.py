@@ -28,7 +28,7 @@ from mrbench.errors import UserError
 
 CHILD = (sys.executable, "-m", "mrbench.bench.child")
 LOOK_EVERY = 0.01  # seconds; memory is touched at some GB/s, so the overshoot stays in the tens of MB
-LOOK_SELDOM = 0.1  # seconds, where nothing is limited: looking takes time from what is measured
+LOOK_SELDOM = 0.1  # seconds, while something is timed: looking takes time from it
 # One arena and a page mapping of its own for every large block: the peak of the same work is then the same to about
 # 1 MiB from process to process (measured: ResNet-18 training; 15-35 MiB with glibc's defaults).
 REPEATABLE_MEMORY = {
@@ -101,10 +101,12 @@ def run_fresh(
     environment: Mapping[str, str] | None = None,
     command: Sequence[str] = CHILD,
     group: ControlGroup | None = None,
+    look_every: float = LOOK_EVERY,
 ) -> Ending:
     """Carry out `task` in a new process and wait for its end.
 
-    `limit` is in bytes of resident memory, `timeout` in seconds; past either the process is killed. In a `group` the
+    `limit` is in bytes of resident memory, at which it looks `look_every` so many seconds; `timeout` is in seconds;
+    past either the process is killed. In a `group` the
     kernel does so too; it is removed. Whatever happens here, Ctrl-C too, nothing is left running: the process and its
     children are killed, and a parent that is itself killed closes the pipe that the child watches.
     """
@@ -126,11 +128,11 @@ def run_fresh(
         with suppress(OSError):
             Path(f"/proc/{process.pid}/oom_score_adj").write_text("1000")
         try:
-            stopped, peak = _watch(process, limit, None if timeout is None else start + timeout)
+            stopped, peak = _watch(process, limit, None if timeout is None else start + timeout, look_every)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            _reap(process)
             if process.stdin:
                 process.stdin.close()
             killed = group is not None and group.killed()
@@ -154,8 +156,15 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _reap(process: "subprocess.Popen[bytes]") -> None:
+    """Wait for a process that was killed. Popen.wait would wait for ever for a lock of its own where a signal's
+    exception came while `poll` had just taken it."""
+    with suppress(ChildProcessError):
+        process.returncode = os.waitstatus_to_exitcode(os.waitpid(process.pid, 0)[1])
+
+
 def _watch(
-    process: "subprocess.Popen[bytes]", limit: int | None, deadline: float | None
+    process: "subprocess.Popen[bytes]", limit: int | None, deadline: float | None, look_every: float
 ) -> tuple[str | None, int | None]:
     """Wait for the end, or say at which of the limits ("memory", "time") to end it; and the peak seen."""
     peak = None
@@ -165,7 +174,7 @@ def _watch(
             return "memory", peak
         if deadline is not None and time.monotonic() > deadline:
             return "time", peak
-        time.sleep(LOOK_SELDOM if limit is None else LOOK_EVERY)
+        time.sleep(look_every)
     return None, peak
 
 

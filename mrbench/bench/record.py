@@ -35,6 +35,7 @@ class Plan:
     peer: str | None = None  # "torchvision", whose own network is measured in turns with ours
     budget: float | None = None  # seconds
     left_out: list[Case] = field(default_factory=list)  # rows that the budget had no room for
+    asked_repeats: int | None = None  # where it had room for fewer only
 
 
 @dataclass

@@ -13,7 +13,7 @@ from mrbench.bench.largest_batch import Search
 from mrbench.bench.load import BUSY_GPU, BUSY_SHARE, gpu_state, visible_gpu
 from mrbench.bench.matrix import Case, label
 from mrbench.bench.measure import Limits
-from mrbench.bench.process import DeviceGone, available_memory, raise_mistake, run_fresh, size_text
+from mrbench.bench.process import LOOK_SELDOM, DeviceGone, available_memory, raise_mistake, run_fresh, size_text
 from mrbench.bench.record import Measurement, Plan, Record, is_finished, measured, read, write
 from mrbench.bench.telemetry import Telemetry
 from mrbench.bench.trouble import device_trouble
@@ -95,13 +95,18 @@ def _stop(signum: int) -> None:
 
 
 def _carry_out(path: Path, record: Record, watch: Watcher) -> Record:
-    plan = record.plan
+    plan, new = record.plan, not record.measurements
     write(path, record)
     for case in plan.cases:
         row = next((m for m in record.measurements if m.case == case), None)
         if row is None:
             watch.begins(f"{label(case, plan.cases)}: warming up, then {plan.repeats} blocks")
-            row = _measure(record, case)
+            try:
+                row = _measure(record, case)
+            except UserError:
+                if new and not record.measurements:
+                    path.unlink()  # what was asked for cannot be: nothing to go on with
+                raise
             record.measurements.append(row)
             write(path, record)
         watch.measured(row)
@@ -133,7 +138,7 @@ def _measure(record: Record, case: Case) -> Measurement:
         return Measurement(case, "unsupported", refusal)
     task = {**task_of(plan, "measure", case), "limits": asdict(Limits(repeats=plan.repeats))}
     limit = plan.memory_limit if plan.device == "cpu" else None
-    ending = run_fresh(task, limit or available_memory(), MEASURE_SECONDS)
+    ending = run_fresh(task, limit or available_memory(), MEASURE_SECONDS, look_every=LOOK_SELDOM)
     if ending.kind != "done":
         raise_mistake(ending)
         if ending.kind == "failed":

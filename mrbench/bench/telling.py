@@ -158,6 +158,8 @@ def left_out_lines(plan: Plan, search_asked: bool) -> list[str]:
     """What a time budget had no room for, the search of the largest batch too where it was `search_asked`."""
     everything = [*plan.cases, *plan.left_out]
     rows = [f"Left out for want of time: {label(case, everything)}" for case in plan.left_out]
+    if plan.asked_repeats is not None:
+        rows.append(f"{plan.repeats} blocks a row instead of {plan.asked_repeats}, for want of time")
     if search_asked and not plan.largest_batch:
         rows.append("Left out for want of time: the search of the largest batch")
     return rows

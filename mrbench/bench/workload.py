@@ -16,7 +16,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from mrbench.bench.given import Given, proposals_text
 from mrbench.bench.inputs import COCO_CLASSES, data_batches, synthetic_batches
 from mrbench.bench.matrix import Case
-from mrbench.bench.peer import PeerStep, check_peer, inference_peer, training_peer
+from mrbench.bench.peer import PeerStep, inference_peer, training_peer
 from mrbench.bench.split import Call
 from mrbench.config.schema import RunConfig
 from mrbench.data.batch import Batch
@@ -67,8 +67,6 @@ def prepare(config: RunConfig, workload: Workload, device: torch.device, world: 
     not make predictions. With random weights the heads get stated proposals, whatever the RPN, which does all of its
     work, has found. Raises UserError where the device cannot compute in the precision, or files are missing.
     """
-    if workload.peer is not None:
-        check_peer(config.model)
     config, model, classes = build(config, workload, device, world)
     mode = workload.case.mode
     batches = [batch.to(device) for batch in _batches(config, workload, len(classes), world)]

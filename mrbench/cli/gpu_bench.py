@@ -129,6 +129,7 @@ def gpu_bench_command(
     from mrbench.runs.files import write_text
     from mrbench.runs.provenance import collect
 
+    earlier = None if compare is None else _earlier(compare, compare_anyway)
     fixed, arms = _arms(overrides or [])
     plan, device = make_plan(
         fixed,
@@ -151,7 +152,6 @@ def gpu_bench_command(
         budget=budget,
     )
     path = out or default_path(root_folder(root) / "bench", plan, device, collect())
-    earlier = None if compare is None else _earlier(compare, compare_anyway)
     with _watcher(plan) as watcher:
         plan = within_budget(plan, device, path, watcher)
     record = session.open_record(path, plan, device)
@@ -168,7 +168,8 @@ def gpu_bench_command(
         with run_ending(failed=kept, stopped=kept), _watcher(plan) as watcher:
             session.carry_out(path, record, watcher)
     finally:
-        write_text(path.with_suffix(".csv"), comma_separated([record]))
+        if path.exists():
+            write_text(path.with_suffix(".csv"), comma_separated([record]))
     if lines := comparison_lines(record.measurements):
         typer.echo("\n".join(lines) + "\n")
     typer.echo(f"Record: {path} (and .csv)")
@@ -220,7 +221,7 @@ def _judge(record: "Record") -> None:
         row = record.measurements[0]
         raise UserError(
             f"Nothing could be measured; {row.label}: {row.note}",
-            "Try a smaller --batch or --image-size, more memory, or another --precision.",
+            "Try a smaller --batch or --image-size, or more memory.",
         )
 
 
@@ -256,6 +257,8 @@ class _Watcher:
         self.began = time.monotonic()
         left = remaining_text(self.shown, len(self.plan.cases), self.seconds)
         self.progress.reset(self.task, description=what, left=left)
+        if self.progress.disable:  # no terminal: a line each, so that a log shows what is under way
+            typer.echo(f"{what}  {left}".rstrip(), err=True)
 
     def measured(self, row: "Measurement") -> None:
         from mrbench.bench.matrix import label

@@ -6,9 +6,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mrbench.bench import process as process_module
 from mrbench.bench.process import available_memory, peak_resident, run_fresh, size_text
 
 MIB = 1 << 20
@@ -134,3 +136,15 @@ def test_memory_is_read_from_the_system() -> None:
     assert peak_resident(2**30) is None
     assert 0 < available_memory() < 1 << 50
     assert [size_text(s) for s in (512, 2048, 3 * MIB, 1.5 * 1024 * MIB)] == ["512 B", "2 KiB", "3 MiB", "1.50 GiB"]
+
+
+def test_a_signal_in_the_middle_of_looking_does_not_leave_it_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signal's exception came while Popen.poll held the lock that Popen.wait takes."""
+
+    def interrupted(process: Any, *_: object) -> None:
+        process._waitpid_lock.acquire()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(process_module, "_watch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_fresh({}, command=[sys.executable, "-c", "import time; time.sleep(600)"])

@@ -132,5 +132,11 @@ def test_what_is_left_out_is_said_and_an_interrupted_choice_is_kept(
     records.write(path, records.Record(chosen, "2026-01-01T00:00:00+00:00", DEVICE, PROVENANCE))
     assert default_path(tmp_path, plan, device, PROVENANCE) == path
     assert fitting.within_budget(plan, device, path, Silent()) == chosen
+    # where no row fits with thirty blocks: 5 + 24 + 5 * 4 + 8 = 57 s of 60
+    took, plan = iter([5.0]), replace(plan, repeats=30)
+    fewer = fitting.within_budget(replace(plan, budget=60.0), device, tmp_path / "b.json", Silent())
+    assert (fewer.repeats, len(fewer.cases)) == (5, 1)
+    assert "5 blocks a row instead of 30, for want of time" in left_out_lines(fewer, False)
+    assert fitting.whole(fewer) == fitting.whole(replace(plan, budget=60.0))
     without, _ = make_plan([], **asked)  # type: ignore[arg-type]
     assert default_path(tmp_path, without, device, PROVENANCE) != path

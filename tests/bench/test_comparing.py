@@ -132,7 +132,7 @@ def test_the_exit_code_says_whether_something_is_slower(
     monkeypatch.setattr(plans, "describe_device", lambda _config: DEVICE)
     seconds = [QUIET]
     monkeypatch.setattr(
-        session, "run_fresh", lambda *_: Ending("done", "", 1.0, ANSWER | {"block_seconds": seconds[0]})
+        session, "run_fresh", lambda *_, **_options: Ending("done", "", 1.0, ANSWER | {"block_seconds": seconds[0]})
     )
     arguments = ["gpu-bench", "--mode", "train", "--repeats", "6", "--out"]
     before = tmp_path / "before.json"

@@ -10,7 +10,9 @@ import torch
 from mrbench.bench.inputs import synthetic_batches
 from mrbench.bench.matrix import Case
 from mrbench.bench.measure import Limits, Stopwatch, take_turns
-from mrbench.bench.peer import PeerStep, build_peer, check_peer, full_mask, pictures, take_weights, targets
+from mrbench.bench.peer import BLOCKS, NORMS, PeerStep, build_peer, full_mask, pictures, take_weights, targets
+from mrbench.bench.peer_fits import DEPTHS, check_peer
+from mrbench.bench.peer_fits import NORMS as NORM_NAMES
 from mrbench.bench.rows import against_peer
 from mrbench.bench.workload import Workload, prepare
 from mrbench.config.compose import compose
@@ -123,6 +125,7 @@ def test_it_gets_the_stated_proposals(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_architecture_that_torchvision_lacks_is_one_message(override: str) -> None:
     with pytest.raises(UserError, match=r"torchvision's Mask R-CNN is not of this architecture.*model\."):
         check_peer(compose([*SMALL[:1], override]).model)
+    assert (tuple(BLOCKS), tuple(NORMS)) == (DEPTHS, NORM_NAMES)
 
 
 def test_blocks_are_taken_in_turns_so_that_a_drift_cancels() -> None:
