@@ -1,10 +1,12 @@
 """`mrbench train`: one run, from its configuration to its AP."""
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mrbench.cli.common import ConfigDir, Overrides, Root, compose, root_folder, run_ending, scaling
+from mrbench.errors import UserError
 
 if TYPE_CHECKING:
     from mrbench.config.schema import RunConfig
@@ -21,7 +23,8 @@ def train_command(
 
     Without overrides: a small Mask R-CNN on the embedded data, about a minute of one CPU core. A run is its
     configuration: one that was interrupted goes on where its newest checkpoint is, one that is complete is left as
-    it is, and its result is shown. Everything about it lies in ROOT/runs/NAME.
+    it is, and its result is shown. Everything about it lies in ROOT/runs/NAME. A mistake in what was asked for leaves
+    no new run behind.
 
     Exit code 0: complete. 1: the run failed, and its status.json says why. 2: a mistake in what was asked for.
     143 or 130: stopped by SIGTERM or Ctrl-C; the same command goes on.
@@ -69,13 +72,21 @@ def _command(overrides: Overrides, root: Root, config_dir: ConfigDir, cfg: bool)
 def _train(run: "Run", config: "RunConfig", notes: list[str]) -> None:
     from mrbench.engine.distributed import world_from_environment
     from mrbench.engine.train import train
+    from mrbench.launch.record import read_job
+    from mrbench.runs.remove import remove
 
     world = world_from_environment()
     main = world is None or world.main
     if main:
         typer.echo("\n".join([f"{run.run_id} in {run.folder}", *notes]))
-    with run_ending(f"{run.status_file} has the details.", "the same command goes on from there."):
-        train(run, config)
+    try:
+        with run_ending(f"{run.status_file} has the details.", "the same command goes on from there."):
+            train(run, config)
+    except UserError:
+        if main and run.status().attempt == 0 and read_job(run.folder) is None:  # new, and no sweep waits for it
+            with suppress(UserError):  # the first error is the one to show
+                remove(run)
+        raise
     if main:
         _show_result(run)
 

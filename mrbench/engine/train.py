@@ -23,6 +23,7 @@ from mrbench.engine.failures import ProcessDied, RunFailed
 from mrbench.engine.loop import train_process
 from mrbench.engine.processes import carry_out
 from mrbench.engine.signals import Preempted, StopSignal
+from mrbench.engine.take_back import Before
 from mrbench.engine.tracking import check_trackers
 from mrbench.errors import UserError
 from mrbench.runs.files import sha256
@@ -39,7 +40,8 @@ def train(run: Run, config: RunConfig) -> None:
     process joins the others, and rank 0 keeps the record.
 
     Raises:
-        UserError: another process has the run, or something asked for cannot be done; the record says so.
+        UserError: another process has the run, or something asked for cannot be done. The record says so where
+            anything was logged or saved in this attempt, and else is what it was before.
         RunFailed: it failed (a loss that is not finite, a process that died, memory); the record says so.
         Preempted: SIGTERM or SIGINT came; the same call goes on later.
     """
@@ -53,6 +55,7 @@ def train(run: Run, config: RunConfig) -> None:
         status = run.status()
         if status.state == "completed":
             return
+        before = Before.of(run)
         run.update(
             state="running",
             attempt=status.attempt + 1,
@@ -76,7 +79,8 @@ def train(run: Run, config: RunConfig) -> None:
             _record_failure(run, error.record())
             raise
         except UserError as error:
-            _record_failure(run, {"kind": "user_error", "message": error.what, "hint": error.hint})
+            if not before.put_back():
+                _record_failure(run, {"kind": "user_error", "message": error.what, "hint": error.hint})
             raise
         except Exception as error:
             trace = traceback.format_exc()

@@ -118,7 +118,8 @@ def _leave(signum: int, frame: FrameType | None) -> NoReturn:
 
 def _record_failure(run: Run, error: Exception) -> None:
     """Enters an error in the record, unless training has done so, or the run is in another process's hands."""
-    if run.status().state in ("completed", "failed", "preempted") or is_locked(run):
+    mistake = isinstance(error, UserError)  # training may have left the record as it was: of an attempt stopped before
+    if run.status().state in ("completed", "failed", *([] if mistake else ["preempted"])) or is_locked(run):
         return
     if isinstance(error, UserError):
         reason = {"kind": "user_error", "message": error.what, "hint": error.hint}

@@ -1,5 +1,6 @@
 """`mrbench train` before its training begins."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,11 @@ import typer
 
 from mrbench.cli import train as command
 from mrbench.cli.sweep import sweep_command
+from mrbench.config.compose import compose
 from mrbench.errors import UserError
+from mrbench.launch.executor import Job, Limits
+from mrbench.launch.record import begin
+from mrbench.runs.record import list_runs, open_run
 
 
 def test_data_that_is_not_there_makes_no_run(tmp_path: Path) -> None:
@@ -37,3 +42,47 @@ def test_ctrl_c_before_training_listens_is_answered(
         command.train_command(root=tmp_path)
     assert left.value.exit_code == 130
     assert capsys.readouterr().err == "stopped by SIGINT before it began: the same command begins.\n"
+
+
+@pytest.mark.parametrize("mistake", ["runtime.device=cuda", "precision=tf32"])
+def test_a_device_or_precision_that_is_not_there_leaves_no_new_run(
+    mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match="GPU"):
+        command.train_command([mistake], root=tmp_path)
+    assert list_runs(tmp_path) == []
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_pictures_that_are_not_there_leave_no_new_run(tmp_path: Path) -> None:
+    """Only the first step asks for them: annotations alone open as a data set."""
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9], "area": 81, "iscrowd": 0}
+    square = [[1, 1, 10, 1, 10, 10, 1, 10]]
+    content = {
+        "images": [{"id": 1, "file_name": "gone.png", "width": 32, "height": 32}],
+        "annotations": [{**box, "segmentation": square}],
+        "categories": [{"id": 1, "name": "thing"}],
+    }
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.json").write_text(json.dumps(content))
+    asked = ["data=coco_folder", "data.name=mine", f"data.root={tmp_path}", "runtime.device=cpu"]
+    with pytest.raises(UserError, match=r"gone\.png"):
+        command.train_command([*asked, "runtime.num_workers=0"], root=tmp_path / "root")
+    assert list_runs(tmp_path / "root") == []
+
+
+def test_a_mistake_leaves_a_run_of_a_sweep_and_a_begun_one_where_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    asked = ["runtime.device=cuda"]
+    begun = open_run(tmp_path, compose([*asked, "seed=1"]))
+    begun.update(state="preempted", attempt=1, iteration=20)
+    queued = open_run(tmp_path, compose(asked))
+    begin(tmp_path, "local", "module:function", [Job(queued.folder, compose(asked))], Limits())
+    for run, seed in ((queued, "seed=0"), (begun, "seed=1")):
+        before = run.status_file.read_bytes()
+        with pytest.raises(UserError, match="GPU"):
+            command.train_command([*asked, seed], root=tmp_path)
+        assert run.status_file.read_bytes() == before

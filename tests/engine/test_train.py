@@ -23,6 +23,7 @@ from mrbench.evaluation.matches import Matches
 from mrbench.modeling.detector import MaskRCNN
 from mrbench.modeling.losses import LossTerm
 from mrbench.runs.lock import run_lock
+from mrbench.runs.provenance import write
 from mrbench.runs.record import Run, open_run
 from mrbench.weights.files import inspect
 
@@ -203,6 +204,19 @@ def test_a_mistake_in_the_data_is_known_before_training(tmp_path: Path, tiny: Ca
     run = open_run(tmp_path, config)
     with pytest.raises(UserError, match=r"missing\.pt"):
         train(run, config)
-    error = run.status().error
-    assert error is not None
-    assert error["kind"] == "user_error"
+    assert run.status().state == "pending"
+
+
+def test_a_mistake_before_the_first_step_leaves_the_record_as_it_was(
+    tmp_path: Path, tiny: Callable[..., RunConfig]
+) -> None:
+    config = tiny()
+    run = open_run(tmp_path, config)
+    run.update(state="preempted", attempt=3, iteration=7)
+    run.log("stopped")
+    write(run, {"command": "as it was", "code": {"source_sha256": "0"}})
+    before = {path: path.read_bytes() for path in sorted(run.folder.iterdir()) if path.name != ".lock"}
+    config.model.weights = str(tmp_path / "missing.pt")  # is looked for after the new provenance is written
+    with pytest.raises(UserError, match=r"missing\.pt"):
+        train(run, config)
+    assert {path: path.read_bytes() for path in sorted(run.folder.iterdir()) if path.name != ".lock"} == before

@@ -112,3 +112,20 @@ def test_a_job_says_that_other_code_runs_than_was_submitted(
     assert (
         "the code has changed since the submission: version 0 (0000000000) was submitted" in run.log_file.read_text()
     )
+
+
+def test_a_mistake_is_on_record_where_training_left_the_run_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a run that was stopped earlier, and cannot go on: a sweep must not take it for one that was stopped."""
+    monkeypatch.setattr(signal, "signal", lambda *arguments: None)
+    monkeypatch.setattr(sys, "argv", [])
+    config = compose()
+    run = open_run(tmp_path, config)
+    run.update(state="preempted", iteration=7)
+    begin(tmp_path, "local", f"{__name__}:broken_data", [Job(run.folder, config)], Limits())
+    run_job(str(run.folder))
+    status = run.status()
+    assert (status.state, status.iteration) == ("failed", 7)
+    assert status.error is not None
+    assert status.error["kind"] == "user_error"
