@@ -143,18 +143,21 @@ def _accuracy_panel(ax: Axes, report: Report, answer: Answer) -> None:
             continue
         if found.limits:
             ax.plot(found.limits, [y, y], color=colour, linewidth=2, solid_capstyle="butt")
-        ax.plot(found.mean, y, "D" if base else "o", color=colour, markersize=6.5, zorder=4)
+        ax.plot(found.mean, y, "D" if base else "o", color=colour, markersize=6.5, zorder=4, clip_on=False)
         seeds = list(arm.scores(answer.metric).values())
         if len(seeds) > 1:
-            ax.plot(seeds, [y + 0.26] * len(seeds), "|", color=colour, markersize=5, markeredgewidth=1.1)
+            place = [y + 0.26] * len(seeds)
+            ax.plot(seeds, place, "|", color=colour, markersize=5, markeredgewidth=1.1, clip_on=False)
     ax.margins(x=0.06)
     low, high = ax.get_xlim()
     if high - low < 1:  # an axis over tenths of a point would make noise look like news
-        ax.set_xlim((low + high) / 2 - 0.5, (low + high) / 2 + 0.5)
+        middle = max((low + high) / 2, 0.5)
+        ax.set_xlim(middle - 0.5, middle + 0.5)
     near = [value for value in answer.published.values() if low - (high - low) / 2 < value < high + (high - low) / 2]
     for y, arm in enumerate(report.study.arms):
         if answer.published.get(arm.name) in near:  # one far away would press all the rest together
             ax.plot(answer.published[arm.name], y, "s", color=VERMILION, markerfacecolor="none", markersize=6.5)
+    ax.set_xlim(left=max(ax.get_xlim()[0], 0.0))  # no score is negative
 
 
 def _no_result(ax: Axes, y: int) -> None:

@@ -27,6 +27,7 @@ from mrbench.report.charts import (
     signed_tick,
     styled,
 )
+from mrbench.report.collect import Arm
 from mrbench.report.detail import ERRORS, Quantity, Section
 from mrbench.report.detail_table import SHORT, classes_shown
 from mrbench.report.statistics import BETTER, WORSE, Difference
@@ -48,7 +49,8 @@ def errors(report: Report, kind: str) -> Figure | None:
         rows = -(-len(own) // COLUMNS)
         figure = Figure(figsize=(1.7 + 1.75 * COLUMNS, 0.6 + rows * (0.55 + 0.3 * lines)), layout="constrained")
         axes = figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False).ravel()
-        top = max((found.mean or 0.0) for item in own for found in item.summaries.values())
+        means = [found.mean or 0.0 for item in own for found in item.summaries.values()]
+        top = max([*means, *(score for item in own for arm in report.study.arms for score in _seeds(arm, item))])
         for ax, item in zip(axes, own, strict=False):
             _error_panel(ax, report, item, top)
         for ax in axes[len(own) :]:
@@ -74,7 +76,7 @@ def _error_panel(ax: Axes, report: Report, item: Quantity, top: float) -> None:
         hatch = "////" if fill == VERMILION else None  # for a print in grey
         edge = "white" if hatch else colour
         ax.barh(y, found.mean, 0.62, facecolor=fill, edgecolor=edge, linewidth=0 if hatch else 1.1, hatch=hatch)
-        seeds = list(arm.scores(f"{item.metric}").values())
+        seeds = _seeds(arm, item)
         if len(seeds) > 1:
             ax.plot(seeds, [y] * len(seeds), "|", color=INK, markersize=5, markeredgewidth=0.9)
         text = words.number(found.mean, 1) if change is None else words.signed(change.mean, 1)
@@ -87,6 +89,10 @@ def _error_panel(ax: Axes, report: Report, item: Quantity, top: float) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     ax.grid(axis="x")
     ax.set_axisbelow(True)
+
+
+def _seeds(arm: Arm, item: Quantity) -> list[float]:
+    return list(arm.scores(item.metric).values())
 
 
 def _colours(change: Difference | None) -> tuple[str, str]:

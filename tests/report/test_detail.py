@@ -276,6 +276,24 @@ def test_charts_are_drawn_for_each_kind(report: Report) -> None:
     assert len(found["classes-box-1-bn"].figure.axes[0].get_yticks()) == 20
 
 
+def test_every_seed_of_an_error_lies_on_the_axis_with_room_for_the_label(root: Path, tmp_path: Path) -> None:
+    """Two seeds far apart: the higher one is what the axis must hold, not their mean."""
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    study = json.loads((copy / "studies/demo.json").read_text())
+    path = copy / "runs" / study["arms"]["bn"]["runs"]["1"] / "evaluation.json"
+    content = json.loads(path.read_text())
+    content["errors"]["mask"]["cost"]["localisation"] = 40.0
+    path.write_text(json.dumps(content))
+    chart = charts_detail.errors(build(load_study(copy, "demo"), resamples=0), "mask")
+    assert chart is not None
+    for ax in chart.axes:
+        marks = [x for line in ax.lines for x in line.get_xdata()]
+        labels = [text.get_position()[0] for text in ax.texts]
+        assert max(marks) <= 40.0
+        assert max(labels) < 0.8 * ax.get_xlim()[1]
+
+
 def test_a_chart_is_part_of_markdown_where_its_table_is(report: Report) -> None:
     text = write.markdown(report, ["accuracy", "errors-box", "classes-box-1-bn"])
     places = [text.index(part) for part in ("charts/accuracy.png", "## Where the arms differ", "charts/errors-box.png",
