@@ -21,7 +21,7 @@ def train_command(
 ) -> None:
     """Train a model and evaluate it.
 
-    Without overrides: a small Mask R-CNN on the embedded data, about a minute of one CPU core. A run is its
+    Without overrides: a small Mask R-CNN on the embedded data, about six minutes of one CPU core. A run is its
     configuration: one that was interrupted goes on where its newest checkpoint is, one that is complete is left as
     it is, and its result is shown. Everything about it lies in ROOT/runs/NAME. A mistake in what was asked for leaves
     no new run behind.

@@ -1,4 +1,4 @@
-"""The embedded data set: drawn scenes of simple shapes that a small network learns in a minute.
+"""The embedded data set: drawn scenes of simple shapes that a small network learns in minutes.
 
 Each picture has a textured background with clutter and noise, and shapes of several classes, sizes and rotations
 that hide parts of one another. Every picture is a function of the settings, its split and its number alone, so it
