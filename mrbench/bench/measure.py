@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from mrbench.bench.statistics import Summary, summarise, trend_probability
+from mrbench.bench.statistics import Summary, paired_ratio, summarise, trend_probability
 
 Clock = Callable[[], float]
 SAME = 0.01  # medians closer than this share are the same, however quiet the machine is
 CHANCE = 0.2  # a trend that chance makes less often than this is one
 WINDOW = 12  # steps that a warm-up is judged by, rounded up to whole cycles through the inputs
 FEWEST_ROUNDS = 6  # that give an interval of 95 % by Wilcoxon's signed ranks
+PRECISE = 0.015  # of the ratio: with an interval of so much to either side there are rounds enough
 
 
 @dataclass
@@ -29,9 +30,9 @@ class Limits:
     warmup_steps: int = 200
     latency_seconds: float = 30.0  # for steps that are timed one by one
     latency_steps: int = 200
-    rounds: int = 20  # of turns with a peer, each of two blocks of either
+    rounds: int = 40  # of turns with a peer, each of two blocks of either, at most
     turn_seconds: float = 0.5  # such a block lasts at least this long
-    turns_seconds: float = 120.0  # no further round begins after this, once there are enough for an interval
+    turns_seconds: float = 300.0  # no further round begins after this, once there are enough for an interval
     turn_warmup_seconds: float = 10.0  # of either, before its turns
 
 
@@ -167,14 +168,14 @@ def take_turns(
     each block of either.
 
     Blocks are short, single steps where these are long, so that both meet the same of whatever else the machine does.
-    Within a round both go through the same inputs.
+    Within a round both go through the same inputs. Rounds go on until the ratio's interval is narrow.
     """
     short = replace(limits, warmup_seconds=min(limits.warmup_seconds, limits.turn_warmup_seconds))
     slower = max(warm_up(step, watch, cycle, short).step_seconds for step in (ours, theirs))
     steps = steps_lasting(limits.turn_seconds, slower, 1)
     seconds: tuple[list[float], list[float]] = ([], [])
     for done in range(limits.rounds):
-        if done >= FEWEST_ROUNDS and sum(map(sum, seconds)) >= limits.turns_seconds:
+        if done >= FEWEST_ROUNDS and (sum(map(sum, seconds)) >= limits.turns_seconds or _precise(*seconds)):
             break
         for which in (0, 1, 1, 0):
             watch.begin()
@@ -182,6 +183,13 @@ def take_turns(
                 (ours, theirs)[which]()
             seconds[which].append(watch.end())
     return steps, *seconds
+
+
+def _precise(ours: Sequence[float], theirs: Sequence[float]) -> bool:
+    ratio = paired_ratio(ours, theirs)
+    assert ratio.interval is not None
+    low, high = ratio.interval
+    return max(high - ratio.value, ratio.value - low) <= PRECISE * ratio.value
 
 
 def steps_lasting(seconds: float, step_seconds: float, cycle: int) -> int:

@@ -52,13 +52,13 @@ def test_a_row_takes_its_process_and_its_steps_in_proportion_to_its_pixels() -> 
     assert expected(FIRST, [probe], limits, False) == pytest.approx(7 + 2.4 + 12 + 2.0 + 0.4)
     # twice the pixels: steps of 0.2 s, blocks of 8 (1.6 s), a split of 12 (2.4 s)
     assert expected(replace(FIRST, batch=4), [probe], limits, False) == pytest.approx(7 + 4.8 + 16 + 2.4 + 0.8)
-    # latency: 200 steps; with a peer, both warm up, and 20 rounds of 4 blocks of 5 steps
+    # latency: 200 steps; with a peer, both warm up, and 40 rounds of 4 blocks of 5 steps
     infer = replace(FIRST, mode="infer")
     of_infer = expected(infer, [Probe(infer, 0.1, 7.0)], limits, True)
-    assert of_infer == pytest.approx(7 + 2.4 + 12 + 20 + 2.0 + 0.4 + 4.8 + 80 * 0.5)
-    # steps of 5 s: the warm-up is cut off at 60 s, a peer's at one round through the inputs, its turns at six rounds
+    assert of_infer == pytest.approx(7 + 2.4 + 12 + 20 + 2.0 + 0.4 + 4.8 + 160 * 0.5)
+    # steps of 5 s: the warm-up is cut off at 60 s, a peer's at one round through the inputs, its turns at 300 s
     slow = expected(infer, [Probe(infer, 5.0, 7.0)], limits, True)
-    assert slow == pytest.approx(7 + 60 + 200 + 30 + 20 + 20 + 2 * 20 + 6 * 4 * 5)
+    assert slow == pytest.approx(7 + 60 + 200 + 30 + 20 + 20 + 2 * 20 + 300)
 
 
 def test_a_probe_s_own_steps_are_not_counted_with_the_process() -> None:
