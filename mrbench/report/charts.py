@@ -104,7 +104,7 @@ def _rows(
         ax.set_title(words.metric_name(answer.metric))
         ax.set_yticks(range(len(arms)), [arm_label(arm) for arm in arms])
         ax.set_ylim(len(arms) - 0.4, -0.6)
-        ax.tick_params(axis="y", length=0)
+        ax.tick_params(axis="y", length=0, pad=6)  # off a mark at 0
         ax.spines["left"].set_visible(False)
         ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         ax.grid(axis="x")

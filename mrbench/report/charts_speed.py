@@ -20,17 +20,21 @@ HATCHES = ("", "///", "...", "xxx")
 PER_GPU = 0.62  # of a group's height that its bars take
 PART_COLOURS = (FAINT, *PALETTE, INK, "#b8c0c8")
 
-Bars = dict[str, dict[str, tuple[float, float | None, str]]]  # group -> precision -> value, its spread, a note
+Bar = tuple[float, list[float] | None, str]  # value, its 95 % interval, a note
+Bars = dict[str, dict[str, Bar]]  # group -> precision -> bar
 
 
 def figures(records: Sequence[Record]) -> dict[str, Chart]:
     """Every chart that has something to show, by its file's name, with a description."""
     makers: dict[str, tuple[Callable[[Sequence[Record]], Figure | None], str]] = {
-        "throughput": (throughput, "images per second by GPU and precision"),
+        "throughput": (
+            throughput,
+            "images per second by GPU and precision, with 95 % intervals where there are blocks enough",
+        ),
         "largest_batch": (largest_batch, "the largest batch by GPU and precision"),
         "scaling": (scaling, "images per second against the number of devices"),
         "memory": (memory, "peak memory against the batch"),
-        "split": (split, "where the time of a step goes"),
+        "split": (split, "where the time of a timed step goes, in the shares of the steps that were taken apart"),
         "published": (beside_published, "images per second and GPU, published and ours"),
     }
     found = {}
@@ -52,10 +56,11 @@ def throughput(records: Sequence[Record]) -> Figure | None:
         precision = row.case.precision or ""
         panels[row.case.mode][group_name(row.hardware, row.case, rows)][precision] = (
             rate.mean,
-            rate.std,
+            rate.interval,
             f"{_short(rate.mean)}  (batch {row.case.batch})",
         )
-    titles = {mode: f"{mode}: images per second, more is better" for mode in panels}
+    held = " (lines: 95 % intervals)" if any(row.row.images_per_second.interval for row in rows) else ""  # type: ignore[union-attr]
+    titles = {mode: f"{mode}: images per second, more is better{held}" for mode in panels}
     return _bars({titles[mode]: bars for mode, bars in panels.items()})
 
 
@@ -85,14 +90,15 @@ def _bars(panels: dict[str, Bars]) -> Figure | None:
         for of in bars.values():
             first = place
             for precision in sorted(of, key=lambda name: (*PRECISIONS, "").index(name)):
-                value, spread, note = of[precision]
+                value, interval, note = of[precision]
                 used.add(precision)
                 kind = PRECISIONS.index(precision) if precision else 0
                 colour = PALETTE[kind] if precision else FAINT
-                ax.barh(place, value, 0.86, color=colour, hatch=HATCHES[kind], edgecolor="white", xerr=spread)
-                ax.annotate(
-                    note, (value + (spread or 0), place), (4, 0), textcoords="offset points", va="center", size=8
-                )
+                ax.barh(place, value, 0.86, color=colour, hatch=HATCHES[kind], edgecolor="white")
+                if interval:
+                    ax.plot(interval, [place, place], color=INK, linewidth=1.5, solid_capstyle="butt")
+                end = interval[1] if interval else value
+                ax.annotate(note, (end, place), (4, 0), textcoords="offset points", va="center", size=8)
                 place += 1
             ticks.append((first + place - 1) / 2)
             place += 0.7
@@ -119,7 +125,9 @@ def _plain(ax: Axes) -> None:
 
 
 def split(records: Sequence[Record]) -> Figure | None:
-    """The parts of a step as stacked bars, milliseconds an image."""
+    """The parts of a step as stacked bars, milliseconds an image. The steps that are taken apart are not the timed
+    ones and can be slower: the bar is as long as the median of those, and shared out as these were.
+    """
     rows = [row for row in best(measured(records)) if row.row.split is not None]
     if not rows:
         return None
@@ -127,10 +135,12 @@ def split(records: Sequence[Record]) -> Figure | None:
     ax = figure.subplots()
     seen: list[str] = []
     for y, row in enumerate(rows):
-        found, left = row.row.split, 0.0
+        found, timed, left = row.row.split, row.row.step_seconds, 0.0
         assert found is not None
+        assert timed is not None
+        scale = 1000 / row.case.batch * timed.median / found.step_seconds
         for part in (name for name in PARTS if found.parts.get(name)):
-            width = 1000 * found.parts[part] / row.case.batch
+            width = scale * found.parts[part]
             k = PARTS.index(part)
             ax.barh(y, width, 0.7, left, color=PART_COLOURS[k], hatch=HATCHES[k % 4], edgecolor="white", linewidth=0.4)
             left += width
@@ -141,7 +151,7 @@ def split(records: Sequence[Record]) -> Figure | None:
     names = [f"{case}, {group}" for case, group in zip(cases, groups, strict=True)]
     ax.set_yticks(range(len(rows)), [arm_label(name, 34) for name in names])
     ax.invert_yaxis()
-    ax.set_title("Where the time goes: milliseconds an image")
+    ax.set_title("Where the time of a timed step goes: milliseconds an image")
     ax.margins(x=0.12)
     ax.set_xlim(left=0)
     _plain(ax)

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from math import inf
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -28,11 +29,15 @@ def scaling(records: Sequence[Record]) -> Figure | None:
     if not lines:
         return None
     figure, ax = _axes("devices", "images per second", "How devices scale")
+    held = ""
     for k, (name, points) in enumerate(lines.items()):
         counts = sorted(points)
         rates = [points[n].rate for n in counts]
-        spreads = [(points[n].row.images_per_second.std or 0.0) for n in counts]  # type: ignore[union-attr]
-        _line(ax, k, counts, rates, name, spreads)
+        _line(ax, k, counts, rates, name)
+        for n in counts:
+            if interval := points[n].row.images_per_second.interval:  # type: ignore[union-attr]
+                ax.plot([n, n], interval, color=PALETTE[k % len(PALETTE)], linewidth=1.3, solid_capstyle="butt")
+                held = " (lines: 95 % intervals)"
         ideal = [rates[0] * n / counts[0] for n in counts]
         ax.plot(counts, ideal, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
         ax.annotate(
@@ -42,6 +47,7 @@ def scaling(records: Sequence[Record]) -> Figure | None:
             textcoords="offset points",
             size=8,
         )
+    ax.set_ylabel(f"images per second{held}")
     ax.set_xticks(sorted({n for points in lines.values() for n in points}))
     ax.margins(x=0.12)
     _below(figure, ax)
@@ -49,7 +55,8 @@ def scaling(records: Sequence[Record]) -> Figure | None:
 
 
 def memory(records: Sequence[Record]) -> Figure | None:
-    """Peak memory by batch, a line a precision: of the measured rows, and of what searches tried and fitted."""
+    """Peak memory by batch, a line a precision: of the measured rows, and of what searches tried and fitted within
+    their limit, a panel a limit."""
     panels: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     limits: dict[str, float] = {}
     rows = measured(records)
@@ -58,12 +65,15 @@ def memory(records: Sequence[Record]) -> Figure | None:
         if peak is not None and row.case.devices == 1 and row.case.mode in ("train", "infer"):
             title = f"{row.case.mode}, {group_name(row.hardware, row.case, rows)}"
             panels[title][row.case.precision or ""][row.case.batch] = peak / GIB
+    several = len({search.limit for record in records for search in record.searches}) > 1
     for record in records:
         for search in record.searches:
             group = group_name(hardware_name(record), search.case, rows)
             title = f"{search.case.mode}, {group}, search{', checkpointing' * search.checkpointing}"
+            if several and search.limit is not None:
+                title += f", {search.limit / GIB:.3g} GiB"
             for one in search.tries:
-                if one.ended == "fits" and one.peak_memory is not None:
+                if one.ended == "fits" and one.peak_memory is not None and one.peak_memory <= (search.limit or inf):
                     panels[title][search.case.precision or ""][one.batch] = one.peak_memory / GIB
             if search.limit is not None:
                 limits[title] = search.limit / GIB
@@ -108,13 +118,9 @@ def _axes(x: str, y: str, title: str) -> tuple[Figure, Axes]:
     return figure, ax
 
 
-def _line(
-    ax: Axes, k: int, x: Sequence[float], y: Sequence[float], name: str, spreads: Sequence[float] | None = None
-) -> Line2D:
+def _line(ax: Axes, k: int, x: Sequence[float], y: Sequence[float], name: str) -> Line2D:
     colour = PALETTE[k % len(PALETTE)]
     dash, marker = DASHES[k // len(PALETTE) % len(DASHES)], MARKERS[k % len(MARKERS)]
-    if spreads is not None:
-        ax.errorbar(x, y, spreads, fmt="none", ecolor=colour, elinewidth=1.3)
     [line] = ax.plot(x, y, color=colour, linestyle=dash, marker=marker, markersize=4.5, linewidth=1.3, label=name)
     return line
 

@@ -113,10 +113,42 @@ def test_charts_show_what_the_records_have() -> None:
     [ax] = found["largest_batch"].figure.axes
     assert [bar.get_width() for bar in ax.patches] == [3]  # type: ignore[attr-defined]
     assert "75 %" in [text.get_text() for text in found["scaling"].figure.axes[0].texts]  # 30 of 2 x 20
+    assert "lines: 95 % intervals" in found["throughput"].figure.axes[0].get_title(loc="left")
+    # A step takes 400 ms for 8 images: 50 ms, of which the split's own steps (200 ms) have a quarter for the backbone;
+    # 100 ms in fp32.
     [ax] = found["split"].figure.axes[:1]
-    assert sorted({round(bar.get_width(), 2) for bar in ax.patches}) == [6.25, 18.75]  # type: ignore[attr-defined]
+    assert sorted({round(bar.get_width(), 2) for bar in ax.patches}) == [12.5, 25.0, 37.5, 75.0]  # type: ignore[attr-defined]
     bare = replace(record("A GPU", "model.backbone.depth=101"), searches=[], measurements=record().measurements[:1])
     assert set(charts_speed.figures([bare])) == {"throughput", "split"}
+
+
+def test_bars_of_speed_have_the_interval_of_the_mean() -> None:
+    """Three blocks 1 % apart: t = 4.303 with 2 degrees of freedom, so 4.303 x 0.2 / sqrt(3) = 0.50 either way."""
+    [ax] = charts_speed.figures([record()])["throughput"].figure.axes
+    fast = max((list(line.get_xdata()) for line in ax.lines), key=max)  # type: ignore[arg-type]
+    assert fast == pytest.approx([19.5, 20.5], abs=0.02)
+    one_block = record()
+    for row in one_block.measurements:
+        assert row.images_per_second is not None
+        row.images_per_second.interval = None
+    [ax] = charts_speed.figures([one_block])["throughput"].figure.axes
+    assert not ax.lines
+    assert "interval" not in ax.get_title(loc="left")
+
+
+def test_memory_of_tries_stays_below_the_limit_of_their_own_search() -> None:
+    """Two records of a device, of which one may have 4 GiB and the other 64: 40 GiB fit only there."""
+    small, large = record(), record()
+    small.searches[0].tries.append(Try(3, "fits", "", 5 << 30, 1.0))  # as counted otherwise than it was limited
+    large.searches[0].tries.append(Try(16, "fits", "", 40 << 30, 1.0))
+    large.searches[0].limit = 64 << 30
+    panels = {ax.get_title(loc="left"): ax for ax in charts_speed.figures([small, large])["memory"].figure.axes}
+    drawn = {}
+    for title, ax in panels.items():
+        if "search" in title:
+            curve, limit = ax.lines
+            drawn[limit.get_ydata()[0]] = list(curve.get_ydata())  # type: ignore[index,arg-type]
+    assert drawn == {4.0: [2.0, 3.0], 64.0: [2.0, 3.0, 40.0]}
 
 
 def test_the_command_writes_markdown_csv_and_charts(tmp_path: Path) -> None:
