@@ -76,9 +76,11 @@ class Theirs:
     when: str  # the year it is from
 
 
-def read_records(paths: Sequence[Path]) -> list[Record]:
-    """Raises UserError for what is no record of today's protocol."""
-    return [read(path) for path in paths]
+def read_records(paths: Sequence[Path]) -> dict[str, Record]:
+    """Each by the name of its file, or where another has the same by its path. Raises UserError for what is no record
+    of today's protocol."""
+    names = [path.name for path in dict.fromkeys(paths)]
+    return {path.name if names.count(path.name) == 1 else str(path): read(path) for path in paths}
 
 
 def measured(records: Iterable[Record]) -> list[Ours]:

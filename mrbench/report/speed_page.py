@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,11 +20,12 @@ from mrbench.runs.files import write_text
 GIB = 2**30
 
 
-def write(records: Sequence[Record], folder: Path) -> list[Path]:
+def write(named: Mapping[str, Record], folder: Path) -> list[Path]:
     """speed.md with charts/ beside it, speed.csv, and published.csv where the literature has the same network. Raises
     UserError where the folder cannot be written."""
+    records = list(named.values())
     figures = charts_speed.figures(records)
-    texts = {"speed.md": markdown(records, {name: chart.caption for name, chart in figures.items()})}
+    texts = {"speed.md": markdown(named, {name: chart.caption for name, chart in figures.items()})}
     texts["speed.csv"] = comma_separated(records)
     if comparable(records):
         texts["published.csv"] = _published_csv()
@@ -36,11 +37,12 @@ def write(records: Sequence[Record], folder: Path) -> list[Path]:
     return [folder / name for name in texts] + drawn
 
 
-def markdown(records: Sequence[Record], drawn: dict[str, str]) -> str:
-    """The whole report; `drawn` are charts in the folder charts/, each with its description."""
+def markdown(named: Mapping[str, Record], drawn: dict[str, str]) -> str:
+    """The whole report, a section a file; `drawn` are charts in the folder charts/, each with its description."""
+    records = list(named.values())
     parts = ["# Speed", "Measured by `mrbench gpu-bench`; docs/gpu-bench.md says what each figure is."]
-    for record in records:
-        parts += _of_record(record)
+    for name, record in named.items():
+        parts += _of_record(name, record)
     if several := _not_alike(records):
         parts.append(f"Not all records were measured alike, so compare them with care: {several}")
     parts += [f"![{told}](charts/{name}.png)" for name, told in drawn.items() if name != "published"]
@@ -48,24 +50,37 @@ def markdown(records: Sequence[Record], drawn: dict[str, str]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _of_record(record: Record) -> list[str]:
-    parts = [f"## {markdown_escape(heading(record))}"]
+def _of_record(name: str, record: Record) -> list[str]:
+    parts = [f"## {markdown_escape(f'{name}: {heading(record)}')}"]
     driver = ", ".join(f"{name} {record.device[name]}" for name in ("cuda", "cudnn") if record.device.get(name))
     known = [f"Protocol {record.protocol}", record.started[:10]] + [driver] * bool(driver)
-    parts.append(", ".join(known) + ("." if record.state == "completed" else "; interrupted: not all was measured."))
+    parts.append(markdown_escape(f"{', '.join(known)}{_lacking(record)}."))
     cases = [row.case for row in record.measurements]
     rows = [
         "| row | images/s | 95 % interval | spread | step, ms | peak memory, GiB |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     rows += [_line(row, label(row.case, cases)) for row in record.measurements]
-    parts.append("\n".join(rows))
+    if record.measurements:
+        parts.append("\n".join(rows))
     lines = [search_text(search, record.plan) for search in record.searches]
     lines += comparison_lines(record.measurements) + left_out_lines(record.plan, record.plan.largest_batch)
     lines += [f"Warning: {warning}" for warning in record.warnings]
     for row in record.measurements:
         lines += [f"Warning, {label(row.case, cases)}: {warning}" for warning in row.warnings]
     return [*parts, "\n".join(f"- {markdown_escape(line)}" for line in lines)]
+
+
+def _lacking(record: Record) -> str:
+    """What is not in the record, and why if it says so: refused rows, or an end before its time."""
+    completed = record.state == "completed"
+    if any(row.images_per_second for row in record.measurements) or (completed and not record.plan.cases):
+        return "" if completed else "; interrupted: not all was measured"
+    refusals = record.device.get("refusals") or {}
+    whys = [row.note for row in record.measurements] + [search.note for search in record.searches]
+    whys += [refusals.get(case.precision) or "" for case in record.plan.cases]
+    told = "; ".join(dict.fromkeys(filter(None, whys)))
+    return "; no row was measured" + (f": {told}" if told else "")
 
 
 def _line(row: Measurement, title: str) -> str:
@@ -129,11 +144,11 @@ def _published_csv() -> str:
     return stream.getvalue()
 
 
-def summary(records: Sequence[Record]) -> str:
+def summary(named: Mapping[str, Record]) -> str:
     """For the terminal: every record's rows in one line each, and what compares them."""
     lines = []
-    for record in records:
-        lines.append(heading(record))
+    for name, record in named.items():
+        lines.append(f"{name}: {heading(record)}{_lacking(record)}")
         cases = [row.case for row in record.measurements]
         for row in record.measurements:
             rate = row.images_per_second

@@ -14,7 +14,7 @@ from mrbench.bench.record import PROTOCOL, Plan, Record, measured, write
 from mrbench.cli.app import app
 from mrbench.config.compose import compose, to_yaml
 from mrbench.errors import UserError
-from mrbench.report import charts_speed, speed
+from mrbench.report import charts_speed, speed, speed_page
 
 CASE = Case("train", "r50", "fp16", 8, [800, 1333])
 ANSWER: dict[str, Any] = {
@@ -177,6 +177,31 @@ def test_the_command_writes_markdown_csv_and_charts(tmp_path: Path) -> None:
     for name in ("throughput", "published"):
         assert (out / "charts" / f"{name}.png").stat().st_size > 5000
         assert (out / "charts" / f"{name}.svg").exists()
+
+
+def test_every_section_has_the_name_of_its_file_and_of_equal_names_the_path(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a.json", "one/b.json", "two/b.json")]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        write(path, record())
+    named = speed.read_records(paths)
+    assert list(named) == ["a.json", str(paths[1]), str(paths[2])]
+    heads = [line for line in speed_page.markdown(named, {}).splitlines() if line.startswith("## ")]
+    assert heads[0].startswith("## a.json: r50 on NVIDIA A100-SXM4-80GB")
+    assert len(set(heads)) == len(heads) == 4
+    assert "a.json: r50 on NVIDIA A100" in speed_page.summary(named)
+
+
+@pytest.mark.parametrize(("refusal", "told"), [("no tensor cores", ": no tensor cores."), (None, ".")])
+def test_a_record_without_a_row_is_not_called_interrupted(refusal: str | None, told: str) -> None:
+    empty = replace(record(), state="running", measurements=[], searches=[])
+    empty.device["refusals"] = {"fp16": refusal, "fp32": refusal}
+    text = speed_page.markdown({"a.json": empty}, {})
+    assert f"2026-01-01; no row was measured{told}\n" in text
+    assert "interrupted" not in text
+    assert "| row |" not in text
+    part = replace(record(), state="running")
+    assert "; interrupted: not all was measured.\n" in speed_page.markdown({"a.json": part}, {})
 
 
 def test_a_file_that_is_no_record_is_one_message(tmp_path: Path) -> None:
