@@ -28,6 +28,9 @@ def sample_command(
 ) -> None:
     """Writes a sheet of pictures with masks, boxes and class names drawn in.
 
+    Colours tell the classes, and their shades the instances; in crowded pictures, and where there is one class only,
+    they tell the instances. The name of an only class is the sheet's title.
+
     Example: mrbench data sample data=shapes --split val -o shapes.png
     Example: mrbench data sample augmentation=copy_paste augmentation.jitter_size=256 --augmented
     """

@@ -1,6 +1,5 @@
 """Many pictures on one sheet, with their masks drawn in: to see whether annotations and pictures agree."""
 
-import colorsys
 from collections.abc import Iterable, Sequence
 from math import ceil
 
@@ -12,17 +11,22 @@ from mrbench.data.augmentation import Plan, short_edge_size
 from mrbench.data.coco import CocoDataset
 from mrbench.data.collate import Sample
 from mrbench.data.masks import Window, place_mask
+from mrbench.data.palette import PALETTE, Colour, by_class, by_instance
 from mrbench.data.pictures import read_picture
 from mrbench.data.train_batches import TrainBatches
 
-Colour = tuple[int, int, int]
 GAP = 4  # pixels between pictures
 LINE = 13  # pixels that a name's line is high
+CROWD: Colour = (128, 128, 128)
 
 
 def contact_sheet(dataset: CocoDataset, indices: list[int], columns: int, side: int) -> Image.Image:
-    """The pictures `indices` in rows of `columns`, each fitted into a square of `side` pixels."""
-    return _sheet((draw_annotations(dataset, index, side) for index in indices), len(indices), columns, side)
+    """The pictures `indices` in rows of `columns`, each fitted into a square of `side` pixels.
+
+    Where the data set has one category its name is the sheet's title, and is not written into the pictures.
+    """
+    pictures = (draw_annotations(dataset, index, side) for index in indices)
+    return _sheet(pictures, len(indices), columns, side, _title(dataset))
 
 
 def augmented_sheet(dataset: CocoDataset, config: RunConfig, count: int, columns: int, side: int) -> Image.Image:
@@ -32,18 +36,19 @@ def augmented_sheet(dataset: CocoDataset, config: RunConfig, count: int, columns
     """
     batches = TrainBatches(dataset, config, 0, 1, 0)
     samples = (batches.sample(epoch, index) for epoch, index in batches.stream(count))
-    return _sheet((draw_sample(sample, dataset, side) for sample in samples), count, columns, side)
+    return _sheet((draw_sample(sample, dataset, side) for sample in samples), count, columns, side, _title(dataset))
 
 
 def draw_annotations(dataset: CocoDataset, index: int, side: int) -> Image.Image:
-    """One picture, its long side `side` pixels: masks in their class's colour, boxes with names, crowds in grey."""
+    """One picture, its long side `side` pixels: masks as `_colours` has it, boxes with names, crowds in grey."""
     image = dataset.images[index]
     original = (image.height, image.width)
     size = short_edge_size(*original, side, side)
     plan = Plan(original, size, (0, 0), size, flip=False)
     annotations = dataset.annotations(index)
-    colours = [_colour(a.label, len(dataset.categories), a.iscrowd) for a in annotations]
-    names = ["crowd" if a.iscrowd else dataset.categories[a.label].name for a in annotations]
+    drawn = iter(_colours([a.label for a in annotations if not a.iscrowd], dataset))
+    colours = [CROWD if a.iscrowd else next(drawn) for a in annotations]
+    names = ["crowd" if a.iscrowd else _name(a.label, dataset) for a in annotations]
     windows = [place_mask(a.segmentation, plan) if a.segmentation else None for a in annotations]
     picture = _shade(plan.picture(read_picture(image)), windows, colours)
     boxes = plan.boxes(np.array([a.bbox for a in annotations], dtype=np.float64).reshape(-1, 4))
@@ -52,8 +57,8 @@ def draw_annotations(dataset: CocoDataset, index: int, side: int) -> Image.Image
 
 def draw_sample(sample: Sample, dataset: CocoDataset, side: int) -> Image.Image:
     """One picture as the network sees it, its long side `side` pixels: masks, boxes and names as they are learned."""
-    colours = [_colour(label, len(dataset.categories), False) for label in sample.labels.tolist()]
-    names = [dataset.categories[label].name for label in sample.labels.tolist()]
+    labels = sample.labels.tolist()
+    colours, names = _colours(labels, dataset), [_name(label, dataset) for label in labels]
     picture = _shade(sample.pixels, sample.windows, colours)
     height, width = short_edge_size(picture.height, picture.width, side, side)
     factor = width / picture.width
@@ -61,13 +66,15 @@ def draw_sample(sample: Sample, dataset: CocoDataset, side: int) -> Image.Image:
     return _label(picture, sample.boxes * factor, names, colours)
 
 
-def _sheet(pictures: Iterable[Image.Image], count: int, columns: int, side: int) -> Image.Image:
+def _sheet(pictures: Iterable[Image.Image], count: int, columns: int, side: int, title: str) -> Image.Image:
     rows = -(-count // columns)
     pitch = side + GAP
-    sheet = Image.new("RGB", (columns * pitch + GAP, rows * pitch + GAP), "white")
+    head = LINE + GAP if title else 0
+    sheet = Image.new("RGB", (columns * pitch + GAP, head + rows * pitch + GAP), "white")
+    ImageDraw.Draw(sheet).text((GAP, GAP), title, fill="black")
     for place, picture in enumerate(pictures):
         row, column = divmod(place, columns)
-        sheet.paste(picture, (GAP + column * pitch, GAP + row * pitch))
+        sheet.paste(picture, (GAP + column * pitch, head + GAP + row * pitch))
     return sheet
 
 
@@ -89,6 +96,8 @@ def _label(picture: Image.Image, boxes: np.ndarray, names: Sequence[str], colour
     for box, name, colour in zip(boxes.tolist(), names, colours, strict=True):
         left, top, right, bottom = box
         pen.rectangle([left, top, max(right - 1, left), max(bottom - 1, top)], outline=colour)
+        if not name:
+            continue
         extent = pen.textbbox((0, 0), name, stroke_width=1)
         for corner in ((left + 2, top + 1), (left + 2, bottom - LINE)):
             place = _moved_inside(corner, extent, picture.size)
@@ -110,8 +119,16 @@ def _moved_inside(
     return max(min(x, size[0] - ceil(right)), ceil(-left)), max(min(y, size[1] - ceil(bottom)), ceil(-top))
 
 
-def _colour(label: int, classes: int, crowd: bool) -> Colour:
-    if crowd:
-        return 128, 128, 128
-    red, green, blue = colorsys.hsv_to_rgb(label / classes, 0.9, 1.0)
-    return round(255 * red), round(255 * green), round(255 * blue)
+def _colours(labels: Sequence[int], dataset: CocoDataset) -> list[Colour]:
+    """By class with shades, or by instance where there is one class, or are more instances than colours."""
+    if len(dataset.categories) == 1 or len(labels) > len(PALETTE):
+        return by_instance(len(labels))
+    return by_class(labels)
+
+
+def _title(dataset: CocoDataset) -> str:
+    return dataset.categories[0].name if len(dataset.categories) == 1 else ""
+
+
+def _name(label: int, dataset: CocoDataset) -> str:
+    return "" if _title(dataset) else dataset.categories[label].name

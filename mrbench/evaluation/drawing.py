@@ -1,7 +1,4 @@
-"""Instances drawn on pictures: translucent masks with thin outlines, skeletons, boxes and legible labels.
-
-Colours are those of Okabe and Ito (2008), which people with any colour vision tell apart.
-"""
+"""Instances drawn on pictures: translucent masks with thin outlines, skeletons, boxes and legible labels."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,17 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as rle_api
 
-PALETTE = (
-    (230, 159, 0),  # orange
-    (86, 180, 233),  # sky blue
-    (0, 158, 115),  # green
-    (240, 228, 66),  # yellow
-    (213, 94, 0),  # vermilion
-    (204, 121, 167),  # purple
-    (0, 114, 178),  # blue
-)
-# Instances of one colour take turns: as it is, with white, with black, by these parts.
-SHADES = (0.0, 0.35, -0.3)
+from mrbench.data.palette import Colour, by_class, by_instance
+
 OPACITY = 0.42  # of a mask
 SURE = 0.05  # a keypoint's least score to be drawn (Detectron2, utils/visualizer.py)
 LEGIBLE = 640  # pixels of the longer side; smaller pictures are enlarged by a whole number, or no label is readable
@@ -35,7 +23,6 @@ LIMBS = (
 )
 
 Box = tuple[float, float, float, float]
-Colour = tuple[int, int, int]
 
 
 def draw(
@@ -59,8 +46,8 @@ def draw(
     """
     factor = max(1, round(LEGIBLE / max(image.size)))
     canvas = image.convert("RGB").resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
-    by_instance = len(names) == 1
-    colours = _colours(range(len(labels)), ()) if by_instance else _colours(labels, beside)
+    one_class = len(names) == 1
+    colours = by_instance(len(labels)) if one_class else by_class(labels, beside)
     large_first = sorted(range(len(labels)), key=lambda n: -_area(boxes[n]))
     line = max(1, round(max(canvas.size) / 500))
     if masks is not None and len(labels):
@@ -79,7 +66,7 @@ def draw(
     taken: list[Box] = []
     for n in range(len(labels)):
         name = names[labels[n]] if labels[n] < len(names) else str(labels[n])
-        words = ([] if by_instance else [name]) + ([] if scores is None else [f"{scores[n]:.2f}"])
+        words = ([] if one_class else [name]) + ([] if scores is None else [f"{scores[n]:.2f}"])
         if not words:
             continue
         text = " ".join(words)
@@ -136,29 +123,6 @@ def draw_comparison(
         sheet.paste(picture, (left, head))
         pen.text((left + 2, head / 2), title, fill="black", font=font, anchor="lm")
     return sheet
-
-
-def _colours(labels: Sequence[int], beside: Iterable[int]) -> list[Colour]:
-    """A colour for each instance: its class has its own, or the next free one where another class of the picture, or
-    of those beside it, has that."""
-    by_class: dict[int, int] = {}
-    for label in sorted({*labels, *beside}):
-        places = [(label + step) % len(PALETTE) for step in range(len(PALETTE))]
-        by_class[label] = next((place for place in places if place not in by_class.values()), places[0])
-    seen: dict[int, int] = {}
-    colours = []
-    for label in labels:
-        place = by_class[label]
-        colours.append(_shade(PALETTE[place], SHADES[seen.get(place, 0) % len(SHADES)]))
-        seen[place] = seen.get(place, 0) + 1
-    return colours
-
-
-def _shade(colour: Colour, part: float) -> Colour:
-    """Mixed with white by this part, or where it is negative with black."""
-    end = 255 if part > 0 else 0
-    red, green, blue = (round(value + abs(part) * (end - value)) for value in colour)
-    return red, green, blue
 
 
 def _draw_keypoints(pen: ImageDraw.ImageDraw, keypoints: NDArray[Any], colour: Colour, line: int) -> None:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mrbench.evaluation.drawing import PALETTE, draw, draw_coco, draw_comparison
+from mrbench.data.palette import PALETTE
+from mrbench.evaluation.drawing import draw, draw_coco, draw_comparison
 
 # pycocotools 2.0.11 with numpy 2
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
