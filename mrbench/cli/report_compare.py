@@ -44,8 +44,9 @@ def compare(names: list[str], kinds: list[str], out: str | None, resamples: int,
         for name, values in around.items():
             typer.echo(f"  {name}: {' | '.join(map(str, values))}")
     place = Path(out) if out else root / "results" / f"{found[0].run_id}-and-{second}"
-    texts = {place / FILES[kind]: text(compared, kind) for kind in kinds if kind in FILES and out != "-"}
+    texts = {place / FILES[kind]: text(compared, kind) for kind in FILES if kind in kinds and out != "-"}
     for path, content in texts.items():
         write_text(path, content)
     if texts:
-        typer.echo(f"Wrote {len(texts)} files; begin with {next(iter(texts))}")
+        first_file = next(iter(texts))  # Markdown, where it is asked for
+        typer.echo(f"Wrote {first_file}" if len(texts) == 1 else f"Wrote {len(texts)} files; begin with {first_file}")

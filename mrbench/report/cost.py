@@ -77,7 +77,7 @@ def notes(report: Report) -> list[str]:
         )
     elif any(cost.unbeaten for cost in costs(report).values()):
         metric = report.answers[0].metric.replace("/", " ")
-        lines.append(f"Unbeaten: no other arm has both as high a mean {metric} and as low a cost (device hours).")
+        lines.append(f"Unbeaten: no other arm has both as high a mean {metric} and as low a cost (device time).")
     return lines
 
 

@@ -149,7 +149,7 @@ def cost(report: Report) -> Table:
         Column("images/s", ("images_per_second",), numeric=True),
         Column("peak memory", ("peak_memory",), numeric=True),
         Column("time a run", ("hours",), numeric=True),
-        Column("device hours", ("device_hours",), numeric=True, wide=True),
+        Column("device time", ("device_hours",), numeric=True, wide=True),
         Column("parameters", ("parameters",), numeric=True, wide=True),
         *([Column("energy", ("energy_joules",), numeric=True, wide=True)] if metered else []),
         Column("unbeaten", ("unbeaten",)),

@@ -154,7 +154,11 @@ def test_two_runs_side_by_side_are_written_where_that_is_asked_for(demo: Path, t
     assert {"key": "model.norm", "values": ["gn", "bn"]} in found["configuration"]
     done = mrbench(*options, "--out", str(tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == {f"compare.{kind}" for kind in ("md", "csv", "json", "tex")}
+    assert f"begin with {tmp_path}/compare.md" in "".join(done.stdout.splitlines())
     assert json.loads((tmp_path / "compare.json").read_text()) == found
+    done = mrbench(*options, "--out", str(tmp_path), "--format", "latex,markdown")
+    assert f"Wrote 2 files; begin with {tmp_path}/compare.md" in "".join(done.stdout.splitlines())
+    assert f"Wrote {tmp_path}/compare.tex" in mrbench(*options, "--out", str(tmp_path), "--format", "latex").stdout
     page = (tmp_path / "compare.md").read_text()
     assert "| model.norm | gn | bn |" in page
     assert "The environment is the same." in page
