@@ -1,6 +1,8 @@
 """`mrbench sweep`: every run of a study, brought to its end."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Annotated
@@ -28,6 +30,18 @@ What = Annotated[
 ]
 
 
+@contextmanager
+def _stopped_in_order() -> Iterator[None]:
+    """Answers Ctrl-C where nothing inside does: while it plans and submits."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        told = "what was submitted goes on without this terminal, and the same command does the rest."
+        typer.echo(f"stopped by SIGINT while it started up: {told}", err=True)
+        raise typer.Exit(130) from None
+
+
+@_stopped_in_order()
 def sweep_command(
     what: What = None,
     on: Annotated[

@@ -41,8 +41,8 @@ def train_command(
     """
     try:
         _command(overrides, root, config_dir, cfg)
-    except KeyboardInterrupt:  # torch takes seconds to load; only then does training listen
-        typer.echo("stopped by SIGINT before it began: the same command begins.", err=True)
+    except KeyboardInterrupt:
+        typer.echo("stopped by SIGINT before anything was done.", err=True)
         raise typer.Exit(130) from None
 
 
@@ -66,7 +66,16 @@ def _command(overrides: Overrides, root: Root, config_dir: ConfigDir, cfg: bool)
         typer.echo(f"{run.run_id} is complete: nothing to do. It lies in {run.folder}")
         _show_result(run)
         return
-    _train(run, config, scaling(overrides, config_dir))
+    try:
+        _train(run, config, scaling(overrides, config_dir))
+    except KeyboardInterrupt:  # torch takes seconds to load; only then does training listen
+        from mrbench.runs.state import newest_checkpoint
+
+        saved = newest_checkpoint(run)
+        goes_on = f"the same command goes on from iteration {saved}/{config.schedule.iterations}."
+        begins = "the same command begins at iteration 1."
+        typer.echo(f"stopped by SIGINT while it started up: {goes_on if saved else begins}", err=True)
+        raise typer.Exit(130) from None
 
 
 def _train(run: "Run", config: "RunConfig", notes: list[str]) -> None:

@@ -19,11 +19,16 @@ def iteration_of(run: Run, status: Status) -> int:
     """The last iteration that is known: of the record, which follows the log, or of the newest checkpoint."""
     if status.state in ("completed", "pending"):
         return status.iteration
+    return max(status.iteration, newest_checkpoint(run))
+
+
+def newest_checkpoint(run: Run) -> int:
+    """The iteration that training goes on from; 0 where there is no checkpoint."""
     try:
         names = os.listdir(run.checkpoint_dir)
     except OSError:
-        return status.iteration
-    return max([status.iteration, *(int(found[1]) for name in names if (found := _CHECKPOINT.match(name)))])
+        return 0
+    return max([0, *(int(found[1]) for name in names if (found := _CHECKPOINT.match(name)))])
 
 
 _CHECKPOINT = re.compile(r"(\d+)\.pt$")

@@ -31,17 +31,47 @@ def test_weights_that_are_not_there_make_no_run(key: str, tmp_path: Path) -> Non
         assert not (tmp_path / "root").exists()
 
 
-def test_ctrl_c_before_training_listens_is_answered(
+def interrupted(*arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "where,checkpoints,says",
+    [
+        ("_command", [], "before anything was done."),
+        ("_train", [], "while it started up: the same command begins at iteration 1."),
+        ("_train", [20, 37], "while it started up: the same command goes on from iteration 37/40."),
+    ],
+)
+def test_ctrl_c_before_training_listens_says_where_the_same_command_goes_on(
+    where: str,
+    checkpoints: list[int],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = ["schedule.iterations=40"]
+    run = open_run(tmp_path, compose(asked))
+    run.update(iteration=38, state="running")
+    run.checkpoint_dir.mkdir()
+    for iteration in checkpoints:
+        (run.checkpoint_dir / f"{iteration:08d}.pt").touch()
+    monkeypatch.setattr(command, where, interrupted)
+    with pytest.raises(typer.Exit) as left:
+        command.train_command(asked, root=tmp_path)
+    assert left.value.exit_code == 130
+    assert capsys.readouterr().err == f"stopped by SIGINT {says}\n"
+
+
+def test_ctrl_c_while_a_sweep_is_planned_is_answered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(*arguments: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(command, "_train", interrupted)
+    monkeypatch.setattr("mrbench.study.plan.make_plan", interrupted)
     with pytest.raises(typer.Exit) as left:
-        command.train_command(root=tmp_path)
+        sweep_command(["seed=0,1"], root=tmp_path)
     assert left.value.exit_code == 130
-    assert capsys.readouterr().err == "stopped by SIGINT before it began: the same command begins.\n"
+    assert "what was submitted goes on without this terminal" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("mistake", ["runtime.device=cuda", "precision=tf32"])
