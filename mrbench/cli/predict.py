@@ -52,6 +52,7 @@ def predict_command(
 
     Example: mrbench predict --weights final.pt data=coco_folder data.root=/data/coco street.jpg
     """
+    from mrbench.data.picture_files import picture_files
     from mrbench.report.words import plural
 
     overrides = [item for item in arguments if "=" in item and not Path(item).exists()]
@@ -74,6 +75,7 @@ def predict_command(
         )
     if not paths:
         raise UserError("There are no pictures to look at.", "Give picture files, or a folder of them.")
+    picture_files(paths)  # before torch is loaded and the data set opened, which may be long work
     inference = config.model.inference
     inference.score_threshold = min(inference.score_threshold, threshold)  # what is dropped there cannot be drawn
     pictures, results = _detect(config, run, weights, paths)
@@ -100,8 +102,6 @@ def _detect(
     from mrbench.evaluation.inference import detect_as_configured
     from mrbench.modeling.detector import MaskRCNN
 
-    # Before the data set is opened, which may be long work.
-    open_pictures(paths, [])
     if weights is None:
         assert run is not None
         weights = run_weights(run)

@@ -12,6 +12,7 @@ from rich.progress import Progress
 
 from mrbench.config.schema import RunConfig
 from mrbench.data.coco import CocoDataset
+from mrbench.data.picture_files import picture_files
 from mrbench.data.sources import open_split
 from mrbench.engine.distributed import World, main_process_first
 from mrbench.engine.evaluate import testing_process, trained_network
@@ -37,7 +38,7 @@ def distill(config: RunConfig, weights: Path, folder: Path, out: Path, score: fl
         UserError: pictures, weights or the training images cannot be used, or nothing was found.
         RunFailed, Preempted: as `run_processes`.
     """
-    open_pictures([folder], [])  # before longer work
+    picture_files([folder])  # before longer work
     carry_out(_distill_process, config.runtime.devices, (config, weights, folder, out, score))
 
 

@@ -1,5 +1,7 @@
 """Detections on a data set become COCO results whatever the batches and processes."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -126,9 +128,15 @@ def test_pictures_of_folders_and_files(tmp_path):
         (2, "b.png", 40, 30),
         (3, "c.png", 5, 6),
     ]
-    for path, said in (("gone.png", "no file"), ("in/notes.txt", "not a picture")):
-        with pytest.raises(UserError, match=said):
+    (tmp_path / "torn.png").write_bytes(b"\x89PN")
+    for path, said, advice in (
+        ("gone.png", "no file", "Give picture files"),
+        ("in/notes.txt", "not a picture", r"Pictures end in \.jpg, .*\.png"),
+        ("torn.png", "not a picture", "Fetch it again"),
+    ):
+        with pytest.raises(UserError, match=said) as caught:
             open_pictures([tmp_path / path], [])
+        assert re.search(advice, caught.value.hint)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no pictures"):
         open_pictures([tmp_path / "empty"], [])

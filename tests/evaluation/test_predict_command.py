@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 
 from mrbench.config.compose import compose
 from mrbench.modeling.build import build_detector
+from mrbench.runs.record import open_run
 
 # A small embedded data set, and a model that has not learnt anything but puts out five detections a picture.
 SETTINGS = [
@@ -86,3 +88,22 @@ def test_mistakes_end_in_one_message_and_exit_code_2(pictures, arguments, said):
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("path,says", [("nope.png", "There is no file"), ("README.md", "is not a picture")])
+def test_paths_are_looked_at_before_torch_is_loaded(path: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("no picture")
+    run = open_run(tmp_path, compose())
+    code = (
+        "import sys\n"
+        "from mrbench.cli.predict import predict_command\n"
+        "from mrbench.errors import UserError\n"
+        "try:\n"
+        "    predict_command([sys.argv[1], sys.argv[2]])\n"
+        "except UserError as error:\n"
+        "    print(error.what, 'torch' in sys.modules)\n"
+    )
+    asked = [sys.executable, "-c", code, str(run.folder), str(tmp_path / path)]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=60)
+    assert says in done.stdout, done.stderr
+    assert done.stdout.endswith("False\n")
