@@ -55,7 +55,8 @@ def check_command(
     console = Console(highlight=False)
     for name, split in report.splits.items():
         console.print(f"{name}: {split.annotation_file}, images in {split.image_folder}", soft_wrap=True, markup=False)
-    console.print(counts_table(report.summaries, config.evaluation.areas))
+    if report.summaries:
+        console.print(counts_table(report.summaries, config.evaluation.areas))
     _show_findings(report)
     if as_json is not None:
         from mrbench.runs.files import write_json
@@ -86,7 +87,10 @@ def _show_findings(report: "Report") -> None:
     told = [f"{count:,} {severity}{'s' * (count > 1)}" for severity, count in counts.items() if count]
     if report.worst in EXIT_CODES:
         console.print(f"\n{', '.join(told)}")
-        console.print("A training refuses broken annotations; data.on_error=skip leaves them out and says how many.")
+        errors = (example for f in report.findings if f.severity == "error" for example in f.examples)
+        if any(error.annotation_id is not None for error in errors):
+            advice = "A training refuses broken annotations; data.on_error=skip leaves them out and says how many."
+            console.print(advice)
     else:
         console.print(f"\nno problems found{f' ({told[0]})' if told else ''}")
 

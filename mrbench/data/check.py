@@ -19,6 +19,12 @@ Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int], No
 # With the number of the data set's classes: the names of the weights' classes ("" where unknown), if they have any.
 WeightClasses = Callable[[int], list[str] | None]
 
+EXPECTED = (
+    "Expected are annotations/instances_train*.json and annotations/instances_val*.json, and the pictures in "
+    "images/train* and images/val*, or together in images/. For other places: data.train.annotations=FILE, "
+    "data.train.images=FOLDER, and the same of val."
+)
+
 
 @dataclass
 class Report:
@@ -59,10 +65,9 @@ def check_data(
     """Checks all splits of the configuration's data set, against its model too.
 
     `decode` reads all pixels; without it only the files' first and last bytes are looked at. Raises UserError where
-    the folder of the data set is not there.
+    the folder of the data set is not there, or is empty.
     """
-    if config.data.kind != "shapes":
-        data_root(config.data)
+    root = None if config.data.kind == "shapes" else data_root(config.data)
     findings = Findings()
     splits: dict[str, Split] = {}
     for name, find in _places(config).items():
@@ -73,6 +78,8 @@ def check_data(
             continue
         with progress(f"{name}: annotations", None):
             splits[name] = check_split(name, annotations, images, findings)
+    if root is not None and not splits and not any(root.iterdir()):
+        raise UserError(f"There is nothing in {root}", EXPECTED)
     pictures = {}
     for name, split in splits.items():
         with progress(f"{name}: pictures", len(split.images)) as advance:

@@ -16,6 +16,7 @@ from mrbench.cli.data import app
 from mrbench.config.schema import DataConfig, RunConfig, SplitConfig
 from mrbench.data.check import Report, check_data
 from mrbench.data.findings import KINDS
+from mrbench.errors import UserError
 
 NAMES = ["nose", "left_eye", "right_eye"]
 ROTATE = 6  # EXIF: to be turned by 90 degrees
@@ -423,6 +424,27 @@ def test_the_exit_code_follows_the_gravest_finding(planted: Planted, tmp_path: P
     assert content["findings"][0]["examples"][0]["annotation_id"] == 5
     assert content["splits"]["train"]["instances"] == 3
     assert Image.open(tmp_path / "sheet.png").width > 256
+
+
+def test_an_empty_folder_is_told_with_what_is_expected_in_it(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["check", "data=coco_folder", f"data.root={tmp_path}"])
+    assert isinstance(result.exception, UserError)
+    assert result.exception.what == f"There is nothing in {tmp_path}"
+    assert "annotations/instances_train*.json" in result.exception.hint
+    assert result.output == ""
+
+
+def test_leaving_annotations_out_is_advised_where_it_helps(planted: Planted) -> None:
+    planted.annotations[4]["bbox"] = [1, 1, 0, 0]
+    planted.write()
+    assert "data.on_error=skip" in run(planted).output
+    for file in (planted.root / "annotations").iterdir():
+        file.unlink()
+    result = run(planted)
+    assert result.exit_code == 2
+    assert "No annotations of the train split" in result.output
+    assert "data.on_error" not in result.output
+    assert "instances" not in result.output.splitlines()[0], "no table without splits"
 
 
 def test_the_page_on_data_explains_every_finding() -> None:
