@@ -1,6 +1,6 @@
 """What all commands share: their common options, and how a person's mistake is shown."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -66,6 +66,11 @@ def run_config(run: "Run", overrides: list[str]) -> "RunConfig":
     from mrbench.config.compose import changed_for_testing
 
     return changed_for_testing(run.config(), overrides)
+
+
+def say_written(paths: Sequence[Path]) -> None:
+    """What was written, and which file to open first."""
+    typer.echo(f"Wrote {paths[0]}" if len(paths) == 1 else f"Wrote {len(paths)} files; begin with {paths[0]}")
 
 
 def scaling(overrides: list[str] | None, config_dir: Path | None = None) -> list[str]:

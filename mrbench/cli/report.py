@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mrbench.cli.common import Root, root_folder
+from mrbench.cli.common import Root, root_folder, say_written
 from mrbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _bench(files: list[str], root: Path, out: str | None) -> None:
     records = read_records([Path(name) for name in files])
     typer.echo(speed_page.summary(records))
     written = speed_page.write(records, Path(out) if out else root / "results" / "speed")
-    typer.echo(f"Wrote {len(written)} files; begin with {written[0]}")
+    say_written(written)
 
 
 def _listed(text: str | None) -> list[str]:
@@ -191,4 +191,4 @@ def _report(
             terminal.show_detail(report, Console())
     written = [] if to_stdout else write.write(report, folder, kinds, pictures)
     if written:
-        typer.echo(f"Wrote {len(written)} files; begin with {written[0]}")
+        say_written(written)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import typer
 
+from mrbench.cli.common import say_written
 from mrbench.cli.runs_compare import configurations, short_names, show
 from mrbench.errors import UserError
 
@@ -48,5 +49,4 @@ def compare(names: list[str], kinds: list[str], out: str | None, resamples: int,
     for path, content in texts.items():
         write_text(path, content)
     if texts:
-        first_file = next(iter(texts))  # Markdown, where it is asked for
-        typer.echo(f"Wrote {first_file}" if len(texts) == 1 else f"Wrote {len(texts)} files; begin with {first_file}")
+        say_written(list(texts))  # Markdown first, where it is asked for
