@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +32,9 @@ from mrbench.runs.lock import is_locked, run_lock
 from mrbench.runs.provenance import collect
 from mrbench.runs.provenance import write as write_provenance
 from mrbench.runs.record import Run, now
+
+
+LETS_GO = 3.0  # seconds in which a main process that is gone lets go of its run
 
 
 def train(run: Run, config: RunConfig) -> None:
@@ -107,7 +111,11 @@ def _train_beside(world: World, run: Run, config: RunConfig) -> None:
         try:
             train_process(world, None, run.folder, config)
         except ProcessDied as error:
-            if run.status().state != "running" or is_locked(run):
+            # A process that was killed closes its files one after another: its connections maybe before its lock.
+            end = time.monotonic() + LETS_GO
+            while (locked := is_locked(run)) and time.monotonic() < end:
+                time.sleep(0.05)
+            if run.status().state != "running" or locked:
                 raise
             died = ProcessDied(0)
             _record_failure(run, died.record())

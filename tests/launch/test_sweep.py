@@ -207,7 +207,7 @@ def test_a_run_whose_process_is_killed_is_begun_again(tmp_path: Path) -> None:
 
 def test_a_vanished_run_is_interrupted_and_never_running(tmp_path: Path) -> None:
     sweep(tmp_path, "schedule.iterations=6", "optimizer.momentum=0.75", "--name", "one", "--no-wait", gpus="0")
-    until(lambda: states(tmp_path) == ["running"], "it has begun")
+    until(lambda: states(tmp_path) == ["running"] and bool(events(tmp_path, "start")), "it has begun")
     kill_pools(tmp_path)
     os.kill(events(tmp_path, "start")[0]["pid"], signal.SIGKILL)
     until(lambda: not alive(events(tmp_path, "start")[0]["pid"]), "it is dead")
