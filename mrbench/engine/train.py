@@ -33,7 +33,6 @@ from mrbench.runs.provenance import collect
 from mrbench.runs.provenance import write as write_provenance
 from mrbench.runs.record import Run, now
 
-
 LETS_GO = 3.0  # seconds in which a main process that is gone lets go of its run
 
 
