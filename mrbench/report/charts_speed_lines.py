@@ -7,6 +7,7 @@ from math import inf
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from mrbench.bench.exporting import hardware_name
 from mrbench.bench.record import Record
@@ -100,7 +101,8 @@ def _memory_panels(panels: dict[str, dict[str, dict[int, float]]], limits: dict[
         ax.set_title(arm_label(title, 40), size=8.5)
         ax.set_xlabel("images a step")
         ax.set_ylabel("peak memory, GiB")
-        ax.set_ylim(bottom=0)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_ylim(0, 1.08 * ax.dataLim.y1)  # a margin of the data's own range may be next to nothing
         ax.grid()
         ax.set_axisbelow(True)
     figure.legend(handles=list(used.values()), loc="outside lower left", ncols=4, labelcolor=FAINT)
