@@ -12,7 +12,6 @@ from mrbench.bench.process import raise_mistake, run_fresh
 from mrbench.bench.record import Plan, is_finished, read
 from mrbench.bench.session import MEASURE_SECONDS, Watcher, task_of
 from mrbench.bench.trying import SEARCHED
-from mrbench.errors import UserError
 
 FEWER_BLOCKS = (5, 3)
 
@@ -36,22 +35,15 @@ def within_budget(plan: Plan, device: dict[str, Any], path: Path, watch: Watcher
         watch.begins(f"a quick look at {label(case, plan.cases)}")
         probes.append(_probe(plan, case))
     left = plan.budget - (time.monotonic() - begin)
+
+    def cost(case: Case, repeats: int) -> float:
+        with_peer = plan.peer is not None and case.mode in SEARCHED
+        return 0.0 if case.precision in refused else expected(case, probes, Limits(repeats=repeats), with_peer)
+
     # Fewer blocks rather than no row: three are the fewest with an interval.
     tried = [plan.repeats, *(n for n in FEWER_BLOCKS if n < plan.repeats)]
-    for repeats in tried:
-        limits = Limits(repeats=repeats)
-
-        def cost(case: Case, limits: Limits = limits) -> float:
-            with_peer = plan.peer is not None and case.mode in SEARCHED
-            return 0.0 if case.precision in refused else expected(case, probes, limits, with_peer)
-
-        try:
-            kept, left_out = choose(plan.cases, cost, left)
-        except UserError:
-            if repeats == tried[-1]:
-                raise
-        else:
-            break
+    repeats = next((n for n in tried if min(cost(case, n) for case in plan.cases) <= left), tried[-1])
+    kept, left_out = choose(plan.cases, lambda case: cost(case, repeats), left)
     plan = replace(plan, cases=kept, left_out=left_out)
     return plan if repeats == plan.repeats else replace(plan, repeats=repeats, asked_repeats=plan.repeats)
 

@@ -95,7 +95,7 @@ def _stop(signum: int) -> None:
 
 
 def _carry_out(path: Path, record: Record, watch: Watcher) -> Record:
-    plan, new = record.plan, not record.measurements
+    plan = record.plan
     write(path, record)
     for case in plan.cases:
         row = next((m for m in record.measurements if m.case == case), None)
@@ -104,7 +104,7 @@ def _carry_out(path: Path, record: Record, watch: Watcher) -> Record:
             try:
                 row = _measure(record, case)
             except UserError:
-                if new and not record.measurements:
+                if not record.measurements:
                     path.unlink()  # what was asked for cannot be: nothing to go on with
                 raise
             record.measurements.append(row)
