@@ -10,6 +10,7 @@ from mrbench.errors import UserError
 
 if TYPE_CHECKING:
     from mrbench.config.schema import RunConfig
+    from mrbench.data.picture_files import PictureFile
     from mrbench.evaluation.folder import PictureSet
     from mrbench.runs.record import Run
 
@@ -75,10 +76,10 @@ def predict_command(
         )
     if not paths:
         raise UserError("There are no pictures to look at.", "Give picture files, or a folder of them.")
-    picture_files(paths)  # before torch is loaded and the data set opened, which may be long work
+    files = picture_files(paths)  # before torch is loaded and the data set opened, which may be long work
     inference = config.model.inference
     inference.score_threshold = min(inference.score_threshold, threshold)  # what is dropped there cannot be drawn
-    pictures, results = _detect(config, run, weights, paths)
+    pictures, results = _detect(config, run, weights, files)
     _write(pictures, results, out, threshold)
     shown = sum(item["score"] >= threshold for item in results)
     found = f"{plural(len(pictures), 'picture')} with {plural(shown, 'detection')}"
@@ -86,7 +87,7 @@ def predict_command(
 
 
 def _detect(
-    config: "RunConfig", run: "Run | None", weights: Path | None, paths: list[Path]
+    config: "RunConfig", run: "Run | None", weights: Path | None, files: "list[PictureFile]"
 ) -> "tuple[PictureSet, list[dict[str, Any]]]":
     from typing import cast
 
@@ -105,7 +106,7 @@ def _detect(
     if weights is None:
         assert run is not None
         weights = run_weights(run)
-    pictures = open_pictures(paths, open_split(config.data, "val").categories)
+    pictures = open_pictures(files, open_split(config.data, "val").categories)
     config.runtime.num_workers = min(config.runtime.num_workers, len(pictures) // 8)
     console = Console(stderr=True)
     with (

@@ -54,7 +54,7 @@ def _distill_process(
     with testing_process(world, store, config) as device:
         with main_process_first(world):
             labelled = open_split(config.data, "train")
-        pictures = open_pictures([folder], labelled.categories)
+        pictures = open_pictures(picture_files([folder]), labelled.categories)
         model = cast(MaskRCNN, trained_network(config, weights, len(pictures.categories), world)).to(device)
         console = Console(stderr=True)
         quiet = not (world.main and console.is_terminal)

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from mrbench.data.coco import Category, ImageInfo
-from mrbench.data.picture_files import picture_files
+from mrbench.data.picture_files import PictureFile
 
 
 @dataclass
@@ -19,10 +18,7 @@ class PictureSet:
         return len(self.images)
 
 
-def open_pictures(paths: Sequence[Path], categories: Sequence[Category]) -> PictureSet:
-    """The picture files among `paths`, and those in the folders among them, by name.
-
-    Raises what `picture_files` does.
-    """
-    images = [ImageInfo(n, found.file, found.width, found.height) for n, found in enumerate(picture_files(paths), 1)]
+def open_pictures(files: Sequence[PictureFile], categories: Sequence[Category]) -> PictureSet:
+    """The pictures that `picture_files` found."""
+    images = [ImageInfo(n, found.file, found.width, found.height) for n, found in enumerate(files, 1)]
     return PictureSet(images, list(categories))

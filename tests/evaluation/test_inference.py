@@ -10,6 +10,7 @@ from torch import multiprocessing
 
 from mrbench.data.batch import Batch
 from mrbench.data.coco import Category
+from mrbench.data.picture_files import picture_files
 from mrbench.errors import UserError
 from mrbench.evaluation.coco import evaluate
 from mrbench.evaluation.folder import open_pictures
@@ -122,7 +123,7 @@ def test_pictures_of_folders_and_files(tmp_path):
     for name, size in (("in/b.png", (40, 30)), ("in/a.jpg", (20, 10)), ("c.png", (5, 6))):
         Image.fromarray(np.zeros((size[1], size[0], 3), np.uint8)).save(tmp_path / name)
     (tmp_path / "in/notes.txt").write_text("no picture")
-    pictures = open_pictures([tmp_path / "in", tmp_path / "c.png"], DataSet.categories)
+    pictures = open_pictures(picture_files([tmp_path / "in", tmp_path / "c.png"]), DataSet.categories)
     assert [(i.id, i.file.name, i.width, i.height) for i in pictures.images] == [
         (1, "a.jpg", 20, 10),
         (2, "b.png", 40, 30),
@@ -135,8 +136,8 @@ def test_pictures_of_folders_and_files(tmp_path):
         ("torn.png", "not a picture", "Fetch it again"),
     ):
         with pytest.raises(UserError, match=said) as caught:
-            open_pictures([tmp_path / path], [])
+            open_pictures(picture_files([tmp_path / path]), [])
         assert re.search(advice, caught.value.hint)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no pictures"):
-        open_pictures([tmp_path / "empty"], [])
+        open_pictures(picture_files([tmp_path / "empty"]), [])

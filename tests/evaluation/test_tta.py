@@ -16,6 +16,7 @@ from mrbench.config.compose import compose
 from mrbench.data.batch import Batch, Views
 from mrbench.data.coco import Category
 from mrbench.data.loader import eval_loader, view_loader
+from mrbench.data.picture_files import picture_files
 from mrbench.errors import UserError
 from mrbench.evaluation.coco import evaluate
 from mrbench.evaluation.folder import open_pictures
@@ -80,7 +81,7 @@ def pictures(tmp_path_factory):
             y, x = rng.integers(0, height - 30), rng.integers(0, width - 30)
             pixels[y : y + rng.integers(10, 30), x : x + rng.integers(10, 30)] = rng.integers(0, 256, 3)
         Image.fromarray(pixels).save(folder / f"{number}.png")
-    return open_pictures([folder], CATEGORIES)
+    return open_pictures(picture_files([folder]), CATEGORIES)
 
 
 def detections(net, pictures, config, **part):
