@@ -95,8 +95,9 @@ def _stop(signum: int) -> None:
 
 
 def _carry_out(path: Path, record: Record, watch: Watcher) -> Record:
-    plan = record.plan
-    write(path, record)
+    plan, made = record.plan, not path.exists()
+    if made:  # before anything is measured; what stands there is replaced by the first row
+        write(path, record)
     for case in plan.cases:
         row = next((m for m in record.measurements if m.case == case), None)
         if row is None:
@@ -104,7 +105,7 @@ def _carry_out(path: Path, record: Record, watch: Watcher) -> Record:
             try:
                 row = _measure(record, case)
             except UserError:
-                if not record.measurements:
+                if made and not record.measurements:
                     path.unlink()  # what was asked for cannot be: nothing to go on with
                 raise
             record.measurements.append(row)

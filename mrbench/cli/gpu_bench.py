@@ -168,7 +168,7 @@ def gpu_bench_command(
         with run_ending(failed=kept, stopped=kept), _watcher(plan) as watcher:
             session.carry_out(path, record, watcher)
     finally:
-        if path.exists():
+        if record.measurements:
             write_text(path.with_suffix(".csv"), comma_separated([record]))
     if lines := comparison_lines(record.measurements):
         typer.echo("\n".join(lines) + "\n")

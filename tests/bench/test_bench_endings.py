@@ -131,6 +131,20 @@ def test_a_process_that_dies_on_a_device_that_is_there_costs_its_row_only(cpu: M
     assert (states(out), records.read(out).state) == (["failed", "measured"], "completed")
 
 
+def test_a_mistake_leaves_no_record_and_an_earlier_one_as_it_was(cpu: Machine, tmp_path: Path) -> None:
+    out = tmp_path / "r.json"
+    refused = Ending("refused", "there are no pictures", 1.0, {"kind": "refused", "hint": "Give some."})
+    cpu.ends["measure", "fp32"] = lambda: refused
+    assert isinstance(bench(out).exception, UserError)
+    assert not list(tmp_path.iterdir())
+    cpu.ends.clear()
+    assert bench(out).exit_code == 0
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    cpu.ends["measure", "fp32"] = lambda: refused
+    assert isinstance(bench(out).exception, UserError)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_a_gpu_that_disappears_in_a_search_keeps_its_tries(gpu: Machine, tmp_path: Path) -> None:
     out = tmp_path / "r.json"
     gpu.ends["try", 4] = lambda: Ending("device", LOST, 1.0)
