@@ -1,5 +1,7 @@
 """Stands in for training in a job's process: keeps a run's record as training does, and a diary of its own.
 
+An end stands in the diary before it stands in the record: who waits for the record finds the diary whole.
+
 An iteration is a short sleep. `optimizer.momentum=0.5` makes a run fail, 0.25 makes its process die without a word,
 0.75 makes it wait after 3 iterations until there is a file `go`.
 """
@@ -52,15 +54,15 @@ def train(run: Run, config: RunConfig) -> None:
             time.sleep(PAUSE)
             run.update(iteration=iteration + 1, images_per_second=2 / PAUSE)
             if config.optimizer.momentum == 0.5 and iteration >= 2:
-                run.update(state="failed", ended=now(), error={"kind": "loss", "message": "the loss is not finite"})
                 note("failed")
+                run.update(state="failed", ended=now(), error={"kind": "loss", "message": "the loss is not finite"})
                 raise ValueError("the loss is not finite")
             while config.optimizer.momentum == 0.75 and iteration == 2 and not asked and not go.exists():
                 time.sleep(PAUSE)
             if asked:
-                run.update(state="preempted", ended=now())
                 note("preempted", iteration=iteration + 1)
+                run.update(state="preempted", ended=now())
                 return
         write_json(run.evaluation_file, {"metrics": {"box/AP": 40.0 + config.seed}})
-        run.update(state="completed", ended=now())
         note("completed")
+        run.update(state="completed", ended=now())

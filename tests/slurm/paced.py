@@ -15,7 +15,7 @@ TRAIN_PAUSE = 1.0
 
 
 def slow(run: Run, config: RunConfig) -> None:
-    """An iteration is PAUSE seconds long, and is entered in iterations.txt; a diary has starts and ends."""
+    """An iteration lasts PAUSE seconds and is entered in iterations.txt; the diary has ends before the record."""
 
     def note(event: str) -> None:
         with (run.folder / "diary.txt").open("a") as file:
@@ -39,12 +39,12 @@ def slow(run: Run, config: RunConfig) -> None:
                 file.write(f"{iteration}\n")
             run.update(iteration=iteration + 1)
             if stop.received is not None:
-                run.update(state="preempted", ended=now())
                 note("preempted")
+                run.update(state="preempted", ended=now())
                 raise Preempted(stop.received, iteration + 1)
         write_json(run.evaluation_file, {"metrics": {"box/AP": 40.0 + config.seed}, "notes": [], "images": 0})
-        run.update(state="completed", ended=now())
         note("completed")
+        run.update(state="completed", ended=now())
 
 
 def train(run: Run, config: RunConfig) -> None:
