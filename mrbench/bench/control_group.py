@@ -1,12 +1,15 @@
-"""A memory limit that the kernel keeps: a control group of its own for a process (Linux, cgroup v2), and what limits
-there are already.
+"""A memory limit that the kernel keeps: a control group of its own for a process (Linux), and what limits there are
+already.
 
-https://docs.kernel.org/admin-guide/cgroup-v2.html: `memory.max` is what a group's processes may have in memory, its
-page cache included; when nothing more can be freed, the kernel kills.
+Version 2, https://docs.kernel.org/admin-guide/cgroup-v2.html: `memory.max` is what a group's processes may have in
+memory, its page cache included; when nothing more can be freed, the kernel kills. Version 1, where a machine still has
+its memory controller there, https://docs.kernel.org/admin-guide/cgroup-v1/memory.html: `memory.limit_in_bytes` is the
+same, and the kernel kills one process of a group.
 """
 
 import itertools
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -22,11 +25,27 @@ REMOVE_SECONDS = 5.0  # a group can be removed a moment after its last process h
 _numbers = itertools.count()
 
 
+@dataclass(frozen=True)
+class Version:
+    """How a version of control groups names things."""
+
+    hierarchy: str  # the folder below the root, and what /proc/self/cgroup calls it
+    limit: str  # bytes a group may have in memory
+    used: str
+    events: str  # has the count oom_kill: processes that the kernel has killed
+    without_swap: str  # where there is swap, it would make a try slow instead of ending it
+
+
+V1 = Version("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "memory.oom_control", "memory.swappiness")
+V2 = Version("", "memory.max", "memory.current", "memory.events", "memory.swap.max")
+
+
 @dataclass
 class ControlGroup:
     """A group that this process has made and must remove."""
 
     path: Path
+    version: Version = V2
 
     def entering(self, command: Sequence[str]) -> list[str]:
         """`command`, which enters the group before it begins, so that all of its memory counts."""
@@ -35,56 +54,56 @@ class ControlGroup:
     def killed(self) -> bool:
         """Whether the kernel has killed a process of the group for want of memory."""
         with suppress(OSError, ValueError):
-            events = dict(line.split() for line in (self.path / "memory.events").read_text().splitlines())
+            events = dict(line.split() for line in (self.path / self.version.events).read_text().splitlines())
             return int(events.get("oom_kill", 0)) > 0
         return False
 
     def remove(self) -> None:
         """Ends what is left in the group, and removes it."""
-        with suppress(OSError):
-            (self.path / "cgroup.kill").write_text("1")
         deadline = time.monotonic() + REMOVE_SECONDS
         while not _removed(self.path) and time.monotonic() < deadline:
+            with suppress(OSError, ValueError):
+                for pid in (self.path / "cgroup.procs").read_text().split():
+                    os.kill(int(pid), signal.SIGKILL)
             time.sleep(0.01)
 
 
 def make_group(limit: int, root: Path = ROOT, own: Path | None = None) -> ControlGroup | None:
     """A group whose processes may have `limit` bytes in memory; None where this process may make none that works.
 
-    It lies as near to the group of this process (`own`, relative to `root`) as the kernel allows: a group with
-    processes in it can have no limited groups below it, so mostly beside it.
+    It lies as near to the group of this process (`own`, relative to the hierarchy) as the kernel allows: of version 2
+    mostly beside it, since a group with processes in it can have no limited groups below it; of version 1 in it.
     """
-    for parent in _parents(root, _own_group() if own is None else own):
-        _remove_abandoned(parent)
-        group = ControlGroup(parent / f"{NAME}-{os.getpid()}-{next(_numbers)}")
-        try:
-            group.path.mkdir()
-        except OSError:
-            continue
-        try:
-            (group.path / "memory.max").write_text(str(limit))
-            with suppress(OSError):  # where there is swap, it would make a try slow instead of ending it
-                (group.path / "memory.swap.max").write_text("0")
-            with suppress(OSError):  # all processes of a try end together
-                (group.path / "memory.oom.group").write_text("1")
-            subprocess.run(group.entering(["true"]), check=True, stderr=subprocess.DEVNULL)
-            return group
-        except (OSError, subprocess.SubprocessError):
-            group.remove()
+    for version in (V2, V1):
+        for parent in _parents(version, root / version.hierarchy, _own_group(version) if own is None else own):
+            _remove_abandoned(parent)
+            group = ControlGroup(parent / f"{NAME}-{os.getpid()}-{next(_numbers)}", version)
+            try:
+                group.path.mkdir()
+            except OSError:
+                continue
+            try:
+                (group.path / version.limit).write_text(str(limit))
+                with suppress(OSError):  # where the kernel was built without swap
+                    (group.path / version.without_swap).write_text("0")
+                if version is V2:
+                    with suppress(OSError):  # all processes of a try end together
+                        (group.path / "memory.oom.group").write_text("1")
+                subprocess.run(group.entering(["true"]), check=True, stderr=subprocess.DEVNULL)
+                return group
+            except (OSError, subprocess.SubprocessError):
+                group.remove()
     return None
 
 
 def room(root: Path = ROOT) -> int | None:
-    """Bytes that the groups of this process, and those around them, still let it take; None where none is limited."""
+    """Bytes that the groups of this process, and those around them, still let it take; None where none tells."""
     left = []
-    v1 = root / "memory"
-    for folder, limit, used in (
-        *((f, "memory.max", "memory.current") for f in _upwards(root, _own_group())),
-        *((f, "memory.limit_in_bytes", "memory.usage_in_bytes") for f in _upwards(v1, _own_group("memory"))),
-    ):
-        with suppress(OSError, ValueError):  # "max" is no number
-            most, now = (int((folder / name).read_text()) for name in (limit, used))
-            left.append(most - now + _droppable(folder))
+    for version in (V2, V1):
+        for folder in _upwards(root / version.hierarchy, _own_group(version)):
+            with suppress(OSError, ValueError):  # "max" is no number
+                most, now = (int((folder / name).read_text()) for name in (version.limit, version.used))
+                left.append(most - now + _droppable(folder))
     return max(min(left), 0) if left else None
 
 
@@ -96,12 +115,12 @@ def _droppable(group: Path) -> int:
     return 0
 
 
-def _own_group(controller: str = "") -> Path:
-    """The group of this process, relative to the root; of version 1 with a controller's name."""
+def _own_group(version: Version) -> Path:
+    """The group of this process, relative to the hierarchy."""
     with suppress(OSError, ValueError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
-            if controller in controllers.split(","):
+            if version.hierarchy in controllers.split(","):
                 return Path(path.lstrip("/"))
     return Path()
 
@@ -115,11 +134,15 @@ def _upwards(root: Path, own: Path) -> Iterator[Path]:
     yield root
 
 
-def _parents(root: Path, own: Path) -> Iterator[Path]:
+def _parents(version: Version, hierarchy: Path, own: Path) -> Iterator[Path]:
     """Where a group with a memory limit can be made, the nearest first."""
-    for folder in _upwards(root, own):
+    for folder in _upwards(hierarchy, own):
         with suppress(OSError):
-            if "memory" in (folder / "cgroup.subtree_control").read_text().split() and os.access(folder, os.W_OK):
+            if version is V2:
+                limits = "memory" in (folder / "cgroup.subtree_control").read_text().split()
+            else:
+                limits = (folder / version.limit).exists()
+            if limits and os.access(folder, os.W_OK):
                 yield folder
 
 

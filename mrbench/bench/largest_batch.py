@@ -18,7 +18,7 @@ class Try:
     batch: int
     ended: str  # "fits", or what it ran into: "memory", "time"
     why: str = ""
-    peak_memory: int | None = None  # bytes: resident (CPU), allocated by torch (GPU)
+    peak_memory: int | None = None  # bytes: resident (CPU; in a control group without files), allocated by torch (GPU)
     seconds: float | None = None
 
 

@@ -14,9 +14,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Ending:
     why: str
     seconds: float
     answer: dict[str, Any] = field(default_factory=dict)
-    peak_memory: int | None = None  # bytes resident, as last seen
+    peak_memory: int | None = None  # bytes resident, as last seen; in a control group without files
 
 
 class DeviceGone(RunFailed):
@@ -75,12 +76,15 @@ def size_text(size: float) -> str:
     return f"{size:.2f} GiB"
 
 
-def peak_resident(pid: int | str) -> int | None:
-    """The most bytes that a process has had in memory; None where the system does not say (not Linux, gone)."""
-    with suppress(OSError, ValueError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
+def peak_resident(pid: int | str, with_files: bool = True) -> int | None:
+    """The most bytes that a process has had in memory; None where the system does not say (not Linux, gone).
+
+    Without files: less its pages of libraries, which count for the control group that was the first to read them.
+    """
+    with suppress(OSError, ValueError, KeyError):
+        told = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        files = 0 if with_files else int(told["RssFile"].split()[0])
+        return (int(told["VmHWM"].split()[0]) - files) * 1024
     return None
 
 
@@ -106,9 +110,9 @@ def run_fresh(
     """Carry out `task` in a new process and wait for its end.
 
     `limit` is in bytes of resident memory, at which it looks `look_every` so many seconds; `timeout` is in seconds;
-    past either the process is killed. In a `group` the
-    kernel does so too; it is removed. Whatever happens here, Ctrl-C too, nothing is left running: the process and its
-    children are killed, and a parent that is itself killed closes the pipe that the child watches.
+    past either the process is killed. In a `group` the kernel does so too, and the peak is told without files; the
+    group is removed. Whatever happens here, Ctrl-C too, nothing is left running: the process and its children are
+    killed, and a parent that is itself killed closes the pipe that the child watches.
     """
     with tempfile.TemporaryDirectory(prefix="mrbench-") as name:
         folder = Path(name)
@@ -128,7 +132,8 @@ def run_fresh(
         with suppress(OSError):
             Path(f"/proc/{process.pid}/oom_score_adj").write_text("1000")
         try:
-            stopped, peak = _watch(process, limit, None if timeout is None else start + timeout, look_every)
+            look = partial(peak_resident, process.pid, with_files=group is None)
+            stopped, peak = _watch(process, look, limit, None if timeout is None else start + timeout, look_every)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -141,7 +146,8 @@ def run_fresh(
         if killed:
             why = "killed by the kernel at the limit of its control group"
             return Ending("memory", why, time.monotonic() - start, peak_memory=peak)
-        return _ending(folder, process.returncode, stopped, peak, limit, time.monotonic() - start)
+        ending = _ending(folder, process.returncode, stopped, peak, limit, time.monotonic() - start)
+        return ending if group is None else replace(ending, peak_memory=peak)
 
 
 def end_with_parent() -> None:
@@ -164,12 +170,16 @@ def _reap(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _watch(
-    process: "subprocess.Popen[bytes]", limit: int | None, deadline: float | None, look_every: float
+    process: "subprocess.Popen[bytes]",
+    look: Callable[[], int | None],
+    limit: int | None,
+    deadline: float | None,
+    look_every: float,
 ) -> tuple[str | None, int | None]:
     """Wait for the end, or say at which of the limits ("memory", "time") to end it; and the peak seen."""
     peak = None
     while process.poll() is None:
-        peak = peak_resident(process.pid) or peak
+        peak = look() or peak
         if limit is not None and peak is not None and peak > limit:
             return "memory", peak
         if deadline is not None and time.monotonic() > deadline:

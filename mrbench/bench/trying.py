@@ -20,7 +20,7 @@ TRY_SECONDS = 600.0
 EVERY_ONE = 1 << 30  # positive RoIs an image: as many as there is room for
 # Who ends a try that takes more than its limit.
 ALLOCATOR = "torch's allocator"
-GROUP = "the kernel, by a control group (memory.max)"
+GROUP = "the kernel, by a control group"
 WATCHED = "its resident memory being watched"
 
 

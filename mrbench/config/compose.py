@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -125,7 +126,7 @@ def compose_node(overrides: Sequence[str] = (), config_dir: Path | None = None) 
         if not config_dir.is_dir():
             raise UserError(f"--config-dir is not a folder: {config_dir}")
     check_names(parse(overrides), config_dir)
-    ConfigStore.instance().store(name="schema", node=RunConfig)
+    _store_schema()
     search = [f"hydra.searchpath=[file://{conf_dir()}]"] if config_dir else []
     top = config_dir if config_dir and (config_dir / "config.yaml").is_file() else conf_dir()
     if config_dir and top != config_dir:
@@ -141,6 +142,11 @@ def compose_node(overrides: Sequence[str] = (), config_dir: Path | None = None) 
     finally:
         with suppress(Exception):
             GlobalHydra.instance().clear()
+
+
+@cache
+def _store_schema() -> None:
+    ConfigStore.instance().store(name="schema", node=RunConfig)
 
 
 def _to_config(node: DictConfig, overrides: Sequence[str]) -> RunConfig:

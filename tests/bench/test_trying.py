@@ -13,6 +13,7 @@ import pytest
 
 from mrbench.bench import child, trying
 from mrbench.bench.child import try_it
+from mrbench.bench.control_group import make_group
 from mrbench.bench.journal import Journal, journal_path
 from mrbench.bench.largest_batch import Search, Try
 from mrbench.bench.matrix import Case
@@ -57,6 +58,32 @@ def allocating(monkeypatch: pytest.MonkeyPatch) -> int:
     base = run_fresh({"workload": {"case": {"batch": 0}}}, command=command).peak_memory
     assert base is not None
     return int((base + 14 * MIB) / 0.95) + 1
+
+
+def test_five_searches_of_five_find_what_trying_each_finds_with_the_kernel_s_limit(
+    allocating: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = make_group(MIB << 7)
+    if group is None:
+        pytest.skip("needs control groups with a memory controller that this user may make groups in")
+    group.remove()
+    monkeypatch.setattr(trying, "make_group", make_group)
+    before = children()
+    found = []
+    for k in range(5):
+        search = Search(CASE)
+        carry_out_search(tmp_path / f"{k}.json", record(allocating), search, lambda _: None)
+        found.append((search.largest, search.bound, search.limited_by))
+        assert all("killed by the kernel" in t.why for t in search.tries if t.ended == "memory")
+    each = Search(CASE)
+    set_up(each, plan(allocating), {})
+    endings = [try_batch(plan(allocating), each, batch).ended for batch in range(1, 9)]
+    fits = endings.count("fits")
+    assert endings == ["fits"] * fits + ["memory"] * (8 - fits)
+    assert 3 <= fits < 8  # the kernel does not count what others had read of Python's files
+    assert found == [(fits, "memory", trying.GROUP)] * 5
+    assert children() <= before
+    assert not list(group.path.parent.glob(f"mrbench-{os.getpid()}-*"))
 
 
 @linux
