@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -19,6 +18,7 @@ from mrbench.bench.trying import SEARCHED
 from mrbench.config.compose import compose, to_yaml
 from mrbench.config.schema import RunConfig
 from mrbench.config.suggest import did_you_mean
+from mrbench.cores import cores
 from mrbench.errors import UserError
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
@@ -208,7 +208,7 @@ def _precisions(config: RunConfig, overrides: Sequence[str], device: Mapping[str
 
 def _check_devices(counts: Sequence[int], device: Mapping[str, Any]) -> None:
     """Raises UserError where there are fewer GPUs, or cores, than processes."""
-    there = device["count"] if device["type"] == "cuda" else len(os.sched_getaffinity(0))
+    there = device["count"] if device["type"] == "cuda" else cores()
     if counts and max(counts) > there:
         kind = "GPUs" if device["type"] == "cuda" else "cores, and a process takes one or more"
         raise UserError(f"--devices {max(counts)}, but there are {there} {kind}", f"Give --devices {there} or less.")

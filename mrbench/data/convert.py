@@ -1,7 +1,6 @@
 """Data sets whose instances are numbers in pictures, as COCO's JSON: Cityscapes and PASCAL VOC."""
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from mrbench.cores import cores
 from mrbench.data.pictures import BROKEN
 from mrbench.errors import UserError
 from mrbench.runs.files import replacing
@@ -127,7 +127,7 @@ def _write(
             f"{len(missing)} of {len(labelled)} pictures are missing in {pictures}, the first is {missing[0]}",
             "Unpack the archive of the pictures in the same folder.",
         )
-    with ProcessPoolExecutor(min(os.cpu_count() or 1, len(labelled))) as pool:
+    with ProcessPoolExecutor(min(cores(), len(labelled))) as pool:
         for item, (size, found) in zip(
             labelled, pool.map(_annotate, labelled, [regions] * len(labelled), chunksize=8), strict=True
         ):

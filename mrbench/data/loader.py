@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from mrbench.config.schema import RunConfig
+from mrbench.cores import cores
 from mrbench.data.augmentation import plan_test, plan_views
 from mrbench.data.batch import Batch, Views
 from mrbench.data.coco import CocoDataset
@@ -79,8 +80,7 @@ def _leave_process_group(worker: int) -> None:
 
 def _iterate(batches: Dataset, config: RunConfig) -> Iterator[Any]:
     # More than there are cores would only be in each other's way.
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    num_workers = min(config.runtime.num_workers, cores)
+    num_workers = min(config.runtime.num_workers, cores())
     # Forked workers start at once and share the annotations; they touch neither a GPU nor torch's thread pool (torch
     # gives each a single thread). Where there is no fork, the data set is pickled into them.
     context = multiprocessing.get_context("fork") if num_workers and sys.platform == "linux" else None

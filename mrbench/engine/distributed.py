@@ -13,6 +13,7 @@ from torch import nn
 
 from mrbench.config.schema import RunConfig
 from mrbench.config.schema_execution import RuntimeConfig
+from mrbench.cores import cores
 from mrbench.engine.failures import ProcessDied, ProcessSilent
 from mrbench.engine.signals import Preempted
 from mrbench.errors import UserError
@@ -142,7 +143,7 @@ def set_threads(runtime: RuntimeConfig, processes: int) -> int:
     if runtime.threads is not None:
         torch.set_num_threads(runtime.threads)
     elif "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(len(os.sched_getaffinity(0)) // processes, 1))
+        torch.set_num_threads(max(cores() // processes, 1))
     return torch.get_num_threads()
 
 

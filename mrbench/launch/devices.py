@@ -4,11 +4,10 @@ import math
 import os
 import subprocess
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from mrbench.config.schema import RunConfig
+from mrbench.cores import cores
 from mrbench.errors import UserError
 
 
@@ -53,16 +52,6 @@ def query_gpus() -> list[Gpu]:
             total, free = (int(part) * 2**20 if part.isdigit() else None for part in parts[2:])
             found.append(Gpu(parts[0], parts[1], total, free))
     return found
-
-
-def cores() -> int:
-    """The cores that this process may use: its affinity, and a container's quota."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            count = min(count, max(1, round(int(quota) / int(period))))
-    return count
 
 
 @dataclass(frozen=True)
