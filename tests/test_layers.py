@@ -9,15 +9,16 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "mrbench"
 
-BELOW = {
+BELOW: dict[str, set[str]] = {
     "errors": set(),
-    "config": {"errors"},
-    "runs": {"config", "errors"},
-    "weights": {"runs", "config", "errors"},
-    "data": {"weights", "runs", "config", "errors"},  # its reader of other projects' pickles
-    "modeling": {"data", "weights", "runs", "config", "errors"},
+    "cores": set(),
+    "config": {"errors", "cores"},
 }
-BELOW["evaluation"] = {"modeling", "data", "weights", "runs", "config", "errors"}
+BELOW["runs"] = {"config", *BELOW["config"]}
+BELOW["weights"] = {"runs", *BELOW["runs"]}
+BELOW["data"] = {"weights", *BELOW["weights"]}  # its reader of other projects' pickles
+BELOW["modeling"] = {"data", *BELOW["data"]}
+BELOW["evaluation"] = {"modeling", *BELOW["modeling"]}
 BELOW["engine"] = {"evaluation", *BELOW["evaluation"]}
 for _top in ("launch", "bench", "report", "study"):
     BELOW[_top] = {"engine", *BELOW["engine"]}
