@@ -15,7 +15,8 @@ from mrbench.bench.peer_fits import check_peer
 from mrbench.bench.record import Plan, is_finished
 from mrbench.bench.session import describe_device
 from mrbench.bench.trying import SEARCHED
-from mrbench.config.compose import compose, to_yaml
+from mrbench.config.compose import to_yaml
+from mrbench.config.composer import compose
 from mrbench.config.schema import RunConfig
 from mrbench.config.suggest import did_you_mean
 from mrbench.cores import cores

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from mrbench.config import compose
+from mrbench.config.compose import to_yaml
+from mrbench.config.composer import compose
 from mrbench.evaluation.matches import KindMatches, Matches, breakdown, breakdown_names, pack, resampler, summary
 from mrbench.runs.files import write_json
 
@@ -37,7 +38,7 @@ COMMAND = (
 def make_study(root: Path, arms: int, seeds: int) -> None:
     """The studies `few` and `many` under `root`: ten runs, and `arms` times `seeds` of them, completed, with one of
     ten results each."""
-    written = compose.to_yaml(compose.compose(["data=shapes", "model=mask_rcnn_small", "schedule=small"]))
+    written = to_yaml(compose(["data=shapes", "model=mask_rcnn_small", "schedule=small"]))
     if written.count("\nseed: ") + written.startswith("seed: ") != 1 or written.count("  weight_decay: ") != 1:
         raise RuntimeError("the configuration has changed: seed and weight_decay stand no longer once in it")
     results = [_result(kind) for kind in range(KINDS_OF_RUN)]

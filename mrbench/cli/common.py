@@ -103,6 +103,6 @@ def plain(value: object) -> str:
 
 
 def compose(overrides: list[str] | None, config_dir: Path | None = None) -> "RunConfig":
-    from mrbench.config.compose import compose as compose_config
+    from mrbench.config.composer import compose as compose_config
 
     return compose_config(overrides or [], config_dir)

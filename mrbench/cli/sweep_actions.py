@@ -58,7 +58,7 @@ def narrow_plan(plan: "Plan", arm: str | None, seed: int | None) -> "Plan":
 
 def runs_again(folder: Path, record: "StudyRecord", on: str | None) -> "Plan":
     """The runs of a record as they were planned, at another place where one is asked for."""
-    from mrbench.config.compose import compose
+    from mrbench.config.composer import compose
     from mrbench.launch.selection import planned
 
     plan = planned(folder, record)

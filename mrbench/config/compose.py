@@ -29,7 +29,9 @@ from mrbench.errors import UserError
 
 
 def groups(config_dir: Path | None = None) -> dict[str, list[str]]:
-    """Hydra groups and their choices, from conf/ and a user's own folder."""
+    """Hydra groups and their choices, from conf/ and a user's own folder. Raises UserError where that is none."""
+    if config_dir is not None and not config_dir.is_dir():
+        raise UserError(f"--config-dir is not a folder: {config_dir.resolve()}")
     found: dict[str, list[str]] = {}
     for top in (conf_dir(), config_dir):
         if top is None:
@@ -93,17 +95,13 @@ def check_names(overrides: Sequence[Override], config_dir: Path | None = None) -
             )
 
 
-def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> RunConfig:
-    """The configuration that `overrides` ask for, on top of conf/config.yaml, with its schedule fitted to its batch.
-
-    `config_dir` is a folder with groups of the user's own, which add to those of conf/ (and win over them).
-    Raises UserError for an unknown key or choice, a value of the wrong type, or one out of range.
-    """
+def compose_by_hydra(overrides: Sequence[str] = (), config_dir: Path | None = None) -> RunConfig:
+    """What `mrbench.config.composer.compose` gives, composed by Hydra alone. Raises UserError."""
     return finished(_to_config(compose_node(overrides, config_dir), overrides))
 
 
 def compose_as_written(overrides: Sequence[str] = (), config_dir: Path | None = None) -> RunConfig:
-    """`compose`, before `mrbench.config.scaling` fits the schedule to the batch: to show what that changes."""
+    """As `compose`, before `mrbench.config.scaling` fits the schedule to the batch: to show what that changes."""
     config = _to_config(compose_node(overrides, config_dir), overrides)
     validate(config)
     return config
@@ -123,8 +121,6 @@ def compose_node(overrides: Sequence[str] = (), config_dir: Path | None = None) 
     """What Hydra composes, with references (${model.norm}) not followed yet. Raises UserError."""
     if config_dir is not None:
         config_dir = config_dir.resolve()
-        if not config_dir.is_dir():
-            raise UserError(f"--config-dir is not a folder: {config_dir}")
     check_names(parse(overrides), config_dir)
     _store_schema()
     search = [f"hydra.searchpath=[file://{conf_dir()}]"] if config_dir else []

@@ -1,4 +1,4 @@
-"""Many configurations that share their groups: Hydra composes the groups once, and each one's values are put in."""
+"""Configurations that share their groups: Hydra composes the groups once, and each one's values are put in."""
 
 import re
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mrbench.config.compose import compose, compose_node, finished, groups, parse
+from mrbench.config.compose import compose_by_hydra, compose_node, finished, groups, parse
 from mrbench.config.schema import RunConfig
 from mrbench.errors import UserError
 
@@ -22,6 +22,15 @@ _SIMPLE = re.compile(
     r"([A-Za-z_]\w*(?:\.\w+)*)=(?:(?P<whole>-?(?:0|[1-9]\d*))|(?P<float>-?(?:0|[1-9]\d*)(?:\.\d+|e-?\d+)))"
 )
 _SCALARS = (bool, int, float, str, type(None))
+
+
+def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> RunConfig:
+    """The configuration that `overrides` ask for, on top of conf/config.yaml, with its schedule fitted to its batch.
+
+    `config_dir` is a folder with groups of the user's own, which add to those of conf/ (and win over them).
+    Raises UserError for an unknown key or choice, a value of the wrong type, or one out of range.
+    """
+    return (_shared() if config_dir is None else Composer(config_dir)).compose(overrides)
 
 
 class _NeedsHydra(Exception):
@@ -38,7 +47,7 @@ class _Template:
 
 
 class Composer:
-    """Composes as `mrbench.config.compose.compose` does, with the same results and the same errors.
+    """Composes as `compose_by_hydra` does, with the same results and the same errors.
 
     Overrides that set values (key=value) cost some microseconds each; a choice of groups (`recipe=...`, `model=...`)
     that was not asked for before costs one composition by Hydra, and so does an override that sets more than a value.
@@ -53,11 +62,11 @@ class Composer:
         self._scratch = OmegaConf.structured(RunConfig)
 
     def compose(self, overrides: Sequence[str]) -> RunConfig:
-        """Raises UserError as `mrbench.config.compose.compose` does."""
+        """Raises UserError as `compose` does."""
         try:
             config = self._put_together(overrides)
         except (_NeedsHydra, UserError, HydraException, OmegaConfBaseException):
-            return compose(overrides, self.config_dir)
+            return compose_by_hydra(overrides, self.config_dir)
         return finished(config)
 
     def _put_together(self, overrides: Sequence[str]) -> RunConfig:
@@ -147,6 +156,11 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, str):
         return "$" not in value or bool(_LINK.fullmatch(value))
     return isinstance(value, _SCALARS)
+
+
+@cache
+def _shared() -> Composer:
+    return Composer()
 
 
 @cache

@@ -20,7 +20,7 @@ from mrbench.bench.largest_batch import Worst
 from mrbench.bench.process import Ending
 from mrbench.bench.trouble import device_trouble, means_out_of_memory
 from mrbench.cli.app import app
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.errors import UserError
 
 ANSWER = {

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mrbench.bench.inputs import data_batches, synthetic_batches
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.data.batch import Batch
 from mrbench.data.loader import train_loader
 from mrbench.data.sources import open_split

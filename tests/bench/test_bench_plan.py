@@ -8,7 +8,8 @@ import pytest
 
 from mrbench.bench import plan as plans
 from mrbench.bench.matrix import MODES, Case, label
-from mrbench.config.compose import compose, load
+from mrbench.config.compose import load
+from mrbench.config.composer import compose
 from mrbench.config.schema import RunConfig
 from mrbench.errors import UserError
 

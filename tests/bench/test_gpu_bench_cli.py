@@ -20,7 +20,7 @@ from mrbench.bench.measure import Limits
 from mrbench.bench.plan import make_plan
 from mrbench.bench.trying import set_up, try_batch
 from mrbench.cli.app import app
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.errors import UserError
 
 TINY = [

@@ -15,7 +15,7 @@ from mrbench.bench.peer_fits import DEPTHS, check_peer
 from mrbench.bench.peer_fits import NORMS as NORM_NAMES
 from mrbench.bench.rows import against_peer
 from mrbench.bench.workload import Workload, prepare
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.errors import UserError
 from mrbench.modeling.build import build_detector
 

@@ -11,7 +11,7 @@ from mrbench.bench.measure import Limits, Stopwatch
 from mrbench.bench.split import HostMarks, split_step
 from mrbench.bench.streams import prepare_end_to_end
 from mrbench.bench.workload import Prepared, Workload, prepare
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.engine.distributed import World
 
 TINY = [

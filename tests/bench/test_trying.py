@@ -21,7 +21,8 @@ from mrbench.bench.process import run_fresh
 from mrbench.bench.record import Plan, Record
 from mrbench.bench.trying import TryFailed, carry_out_search, searches, set_up, try_batch
 from mrbench.bench.workload import Prepared, Workload
-from mrbench.config.compose import compose, to_yaml
+from mrbench.config.compose import to_yaml
+from mrbench.config.composer import compose
 from mrbench.config.schema import RunConfig
 
 MIB = 1 << 20

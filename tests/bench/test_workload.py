@@ -19,7 +19,7 @@ from mrbench.bench.metrics import prepare_metrics, stated_detections, synthetic_
 from mrbench.bench.record import measured
 from mrbench.bench.rows import MEASURED, count_flops, measure_process, measure_row
 from mrbench.bench.workload import Workload, normalise_frozen_norms, prepare
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.engine.checkpoint import save_weights
 from mrbench.engine.distributed import World
 from mrbench.modeling import boxes as box_ops

@@ -7,7 +7,7 @@ import pytest
 
 from mrbench.bench.matrix import Case
 from mrbench.bench.worst import worst_inputs
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.data.loader import eval_loader, train_loader
 from mrbench.data.sources import open_split
 

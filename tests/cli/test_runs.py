@@ -15,7 +15,8 @@ import yaml
 from typer.testing import CliRunner
 
 from mrbench.cli.app import app
-from mrbench.config.compose import compose, to_yaml
+from mrbench.config.compose import to_yaml
+from mrbench.config.composer import compose
 from mrbench.errors import UserError
 from mrbench.evaluation import bootstrap
 from mrbench.evaluation.matches import KindMatches, Matches, average_precision, pack

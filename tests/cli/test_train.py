@@ -8,7 +8,7 @@ import typer
 
 from mrbench.cli import train as command
 from mrbench.cli.sweep import sweep_command
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.errors import UserError
 from mrbench.launch.executor import Job, Limits
 from mrbench.launch.record import begin

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from mrbench.config.compose import compose, compose_as_written, groups, keys, load, to_yaml
+from mrbench.config.compose import compose_as_written, groups, keys, load, to_yaml
+from mrbench.config.composer import compose
 from mrbench.errors import UserError
 
 

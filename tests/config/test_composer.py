@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from mrbench.config import composer
-from mrbench.config.compose import compose, parse
-from mrbench.config.composer import Composer
+from mrbench.config.compose import compose_by_hydra, parse
+from mrbench.config.composer import Composer, compose
 from mrbench.errors import UserError
 
 COMBINATIONS = [
@@ -43,7 +43,7 @@ COMBINATIONS = [
 
 def test_equals_hydra_whatever_is_overridden() -> None:
     many = Composer()
-    hydras = [repr(compose(overrides)) for overrides in COMBINATIONS]
+    hydras = [repr(compose_by_hydra(overrides)) for overrides in COMBINATIONS]
     for _ in range(2):  # the second time from what the first has left behind
         for overrides, wanted in zip(COMBINATIONS, hydras, strict=True):
             assert repr(many.compose(overrides)) == wanted, overrides
@@ -69,11 +69,11 @@ def test_a_mistake_is_told_as_hydra_alone_would_have_it_told() -> None:
     many = Composer()
     for overrides in WRONG:
         with pytest.raises(UserError) as wanted:
-            compose(overrides)
+            compose_by_hydra(overrides)
         with pytest.raises(UserError) as caught:
             many.compose(overrides)
         assert (caught.value.what, caught.value.hint) == (wanted.value.what, wanted.value.hint), overrides
-    assert many.compose(["model.norm=bn"]) == compose(["model.norm=bn"])
+    assert many.compose(["model.norm=bn"]) == compose_by_hydra(["model.norm=bn"])
 
 
 def test_numbers_are_read_as_hydras_grammar_reads_them() -> None:
@@ -90,7 +90,7 @@ def test_values_alone_never_ask_hydra_again(monkeypatch: pytest.MonkeyPatch) -> 
     many = Composer()
     many.compose(["recipe=mask_rcnn_r50_fpn_1x"])
     monkeypatch.setattr(composer, "compose_node", None)
-    monkeypatch.setattr(composer, "compose", None)
+    monkeypatch.setattr(composer, "compose_by_hydra", None)
     for seed in range(3):
         overrides = ["recipe=mask_rcnn_r50_fpn_1x", "model.norm=bn", "schedule.milestones=[1,2]", f"seed={seed}"]
         assert many.compose(overrides).seed == seed
@@ -110,4 +110,6 @@ def test_groups_of_the_users_own_are_composed_with(tmp_path: Path) -> None:
     (tmp_path / "optimizer").mkdir()
     (tmp_path / "optimizer" / "mine.yaml").write_text("kind: sgd\nlr: 0.7\n")
     overrides = ["optimizer=mine", "seed=1"]
-    assert Composer(tmp_path).compose(overrides) == compose(overrides, tmp_path)
+    assert (
+        Composer(tmp_path).compose(overrides) == compose_by_hydra(overrides, tmp_path) == compose(overrides, tmp_path)
+    )

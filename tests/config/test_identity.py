@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.config.identity import canonical_json, run_id, science, science_as_written
 from mrbench.errors import UserError
 

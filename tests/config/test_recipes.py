@@ -7,7 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from mrbench.cli.app import app
-from mrbench.config.compose import compose, groups
+from mrbench.config.compose import groups
+from mrbench.config.composer import compose
 from mrbench.config.recipes import Change, ParameterCount, Recipe, changes, find_recipe, recipes
 from mrbench.config.schema import RunConfig
 from mrbench.data.augmentation import plan_test

@@ -4,7 +4,8 @@ import pytest
 from typer.testing import CliRunner
 
 from mrbench.cli.app import app
-from mrbench.config.compose import compose, load, to_yaml
+from mrbench.config.compose import load, to_yaml
+from mrbench.config.composer import compose
 from mrbench.config.identity import run_id
 from mrbench.errors import UserError
 

@@ -9,7 +9,7 @@ from pycocotools import mask as coco_mask
 from typer.testing import CliRunner
 
 from mrbench.cli.data import app
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.data.sources import open_split
 from mrbench.errors import UserError
 

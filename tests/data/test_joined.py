@@ -5,7 +5,7 @@ from copy import deepcopy
 
 import pytest
 
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.config.fingerprint import annotations_fingerprint
 from mrbench.config.schema import SplitConfig
 from mrbench.data.loader import train_loader

@@ -101,7 +101,7 @@ def test_the_command_says_what_is_missing_and_ends_well_when_nothing_is(
 
 
 def test_what_the_archives_make_is_what_the_configurations_read() -> None:
-    from mrbench.config.compose import compose
+    from mrbench.config.composer import compose
 
     for name, group in (("coco2017", "coco_2017"), ("coco2014", "coco_2014"), ("coco2017", "coco_2017_test_dev")):
         data = compose([f"data={group}", "data.root=/data"]).data

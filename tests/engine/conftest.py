@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.config.schema import RunConfig
 from mrbench.runs.record import Run, open_run
 

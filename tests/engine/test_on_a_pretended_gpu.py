@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import mrbench
 from mrbench.bench.given import Given
 from mrbench.bench.inputs import synthetic_batches
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.config.schema import RunConfig
 from mrbench.data.batch import Batch
 from mrbench.engine.precision import set_matmul_precision

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import ChainedScheduler, LinearLR, MultiStepLR
 
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.config.schema_training import ScheduleConfig
 from mrbench.engine.schedule import factor
 

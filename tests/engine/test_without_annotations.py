@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mrbench.cli.eval import eval_command
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.data.embedded import shapes_folder
 from mrbench.data.sources import open_split
 from mrbench.engine.train import train

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.modeling.build import build_detector
 from mrbench.runs.record import open_run
 

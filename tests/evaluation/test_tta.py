@@ -12,7 +12,7 @@ from torch.nn.functional import softmax
 from torchvision.ops import box_iou, nms
 
 from mrbench.config import schema_training
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.data.batch import Batch, Views
 from mrbench.data.coco import Category
 from mrbench.data.loader import eval_loader, view_loader

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.config.schema import RunConfig
 from mrbench.data.batch import Batch
 from mrbench.data.loader import train_loader

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.config.schema import RunConfig
 from mrbench.engine.failures import NonFiniteLoss
 from mrbench.engine.signals import Preempted

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mrbench.config.compose import compose, load, to_yaml
-from mrbench.config.composer import Composer
+from mrbench.config.compose import load, to_yaml
+from mrbench.config.composer import Composer, compose
 from mrbench.errors import UserError
 from mrbench.launch import slurm_commands, slurm_parameters
 from mrbench.launch.executor import Job, JobState, Limits

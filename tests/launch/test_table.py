@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from mrbench.cli.sweep_actions import show_logs
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.launch import table
 from mrbench.launch.progress import COMPLETED, RUNNING, RunView
 from mrbench.launch.record import output_file

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.config.schema import ModelConfig
 from mrbench.data.batch import Batch, MaskWindows
 

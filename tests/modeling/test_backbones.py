@@ -11,7 +11,7 @@ from torchvision.models import resnet as tv
 from torchvision.models.regnet import BlockParams
 from torchvision.models.regnet import RegNet as TorchvisionRegNet
 
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.config.schema import BackboneConfig, ModelConfig
 from mrbench.errors import UserError
 from mrbench.modeling.build import build_backbone

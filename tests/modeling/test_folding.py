@@ -11,7 +11,7 @@ from torchvision import ops
 from torchvision.models.regnet import ResBottleneckBlock
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.config.schema import BackboneConfig, ModelConfig
 from mrbench.data.batch import Batch
 from mrbench.modeling.box_head import conv_stack

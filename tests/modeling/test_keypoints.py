@@ -11,7 +11,7 @@ from torchvision.models.detection.keypoint_rcnn import (
     KeypointRCNNPredictor,
 )
 
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.config.schema import KeypointHeadConfig
 from mrbench.data.loader import train_loader
 from mrbench.data.sources import open_split

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.data.loader import train_loader
 from mrbench.data.sources import open_split
 from mrbench.modeling.build import build_detector

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.config.schema import PoolerConfig
 from mrbench.errors import UserError
 from mrbench.modeling.pooler import Pooler

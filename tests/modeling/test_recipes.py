@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torchvision.models import detection
 
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.config.identity import canonical_json
 from mrbench.config.recipes import ParameterCount, find_recipe, recipes
 from mrbench.config.schema import ModelConfig, RunConfig

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.data.batch import Batch
 from mrbench.data.collate import padded_size
 from mrbench.modeling.build import build_detector

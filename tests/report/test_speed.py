@@ -12,7 +12,8 @@ from mrbench.bench.largest_batch import Search, Try
 from mrbench.bench.matrix import Case
 from mrbench.bench.record import PROTOCOL, Plan, Record, measured, write
 from mrbench.cli.app import app
-from mrbench.config.compose import compose, to_yaml
+from mrbench.config.compose import to_yaml
+from mrbench.config.composer import compose
 from mrbench.errors import UserError
 from mrbench.report import charts_speed, speed, speed_page
 

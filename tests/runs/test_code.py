@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.config.paths import PACKAGE, ablations_dir, conf_dir, published_dir
 from mrbench.errors import UserError
 from mrbench.runs import code

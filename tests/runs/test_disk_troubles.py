@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from mrbench.cli import app
-from mrbench.config.compose import compose, to_yaml
+from mrbench.config.compose import to_yaml
+from mrbench.config.composer import compose
 from mrbench.config.identity import run_id
 from mrbench.runs.files import write_json
 from mrbench.runs.record import Run

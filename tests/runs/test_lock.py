@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.errors import UserError
 from mrbench.runs import lock
 from mrbench.runs.lock import is_locked, run_lock

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.errors import UserError
 from mrbench.report.grouping import gather
 from mrbench.runs import metrics

@@ -16,7 +16,7 @@ import pytest
 import torch
 from slurm_cluster import PATIENCE, Cluster, Done, Together, diary, iterations, only_run, states, until
 
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.errors import UserError
 from mrbench.launch.executor import Job, JobState, Limits
 from mrbench.launch.record import read_job

@@ -11,7 +11,8 @@ from mrbench.bench.matrix import Case
 from mrbench.bench.record import Measurement, Plan, Record, write
 from mrbench.bench.statistics import summarise
 from mrbench.cli.app import app
-from mrbench.config.compose import compose, to_yaml
+from mrbench.config.compose import to_yaml
+from mrbench.config.composer import compose
 from mrbench.runs import metrics
 from mrbench.runs.files import write_json
 from mrbench.runs.record import Run, open_run

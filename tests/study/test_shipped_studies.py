@@ -6,8 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mrbench.cli.app import app
-from mrbench.config.compose import compose
-from mrbench.config.composer import Composer
+from mrbench.config.composer import Composer, compose
 from mrbench.config.identity import run_id
 from mrbench.config.paths import ablations_dir
 from mrbench.config.recipes import changes, recipes

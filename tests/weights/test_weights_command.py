@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mrbench.config.compose import compose
+from mrbench.config.composer import compose
 from mrbench.engine.checkpoint import save_weights
 from mrbench.modeling.build import build_detector
 from mrbench.runs.record import Run, open_run
