@@ -26,7 +26,7 @@ class Limits:
 
     repeats: int = 10  # blocks
     block_seconds: float = 1.0  # a block lasts at least this long
-    warmup_seconds: float = 60.0  # a warm-up that is not stable by then is given up, and said so
+    warmup_seconds: float = 60.0  # a warm-up that is not stable by then is given up, and said so: see `warm_up`
     warmup_steps: int = 200
     latency_seconds: float = 30.0  # for steps that are timed one by one
     latency_steps: int = 200
@@ -116,21 +116,20 @@ def warm_up(
     """Run `step` until its time no longer drifts, or the limits are reached, in whole cycles.
 
     `cycle` is the number of different inputs that `step` goes through. `agree` gives every process the first one's
-    value, so that all end after the same step.
+    value, so that all end after the same step. The limit in seconds counts every step like the fastest one, so that
+    steps in which the network is compiled do not use it up.
     """
     times: list[float] = []
-    total = 0.0
     while True:
         watch.begin()
         step()
         times.append(watch.end())
-        total += times[-1]
         whole = len(times) % cycle == 0
         stable = whole and settled(times, cycle)
-        enough = whole and (len(times) >= limits.warmup_steps or total >= limits.warmup_seconds)
-        if agree(stable or enough):
+        enough = len(times) >= limits.warmup_steps or len(times) * min(times) >= limits.warmup_seconds
+        if agree(stable or (whole and enough)):
             recent = times[-max(WINDOW, cycle) :]
-            return Warmup(len(times), total, stable, agree(statistics.median(recent)))
+            return Warmup(len(times), sum(times), stable, agree(statistics.median(recent)))
 
 
 def measure(

@@ -73,6 +73,15 @@ def test_a_warm_up_that_never_settles_is_given_up_and_said_so() -> None:
     assert warm_up(machine.step, machine.watch(), 4, Limits(warmup_seconds=60)).steps == 4  # each input as often
 
 
+def test_a_first_step_that_compiles_for_minutes_does_not_use_the_warm_up_up() -> None:
+    machine = Machine(chain([200.0, 5.0], repeat(0.2)))
+    warmup = warm_up(machine.step, machine.watch(), 4, Limits(warmup_seconds=60))
+    assert warmup.stable
+    assert warmup.steps in (12, 16)
+    assert warmup.step_seconds == pytest.approx(0.2)
+    assert warmup.seconds == pytest.approx(205 + 0.2 * (warmup.steps - 2))  # which it did last
+
+
 def test_one_drifting_window_is_not_settled() -> None:
     assert settled([1.0] * 12, 4)
     assert not settled([1.0] * 11, 4)
