@@ -26,6 +26,7 @@ from mrbench.config import compose
 from mrbench.config.schema import RunConfig
 from mrbench.engine.distributed import World, choose_device, set_threads
 from mrbench.engine.failures import RunFailed
+from mrbench.engine.nvml import gpu_uuid
 from mrbench.engine.precision import check_precision
 from mrbench.engine.processes import run_processes
 from mrbench.errors import UserError
@@ -62,6 +63,7 @@ def describe(config: RunConfig) -> dict[str, Any]:
         properties = torch.cuda.get_device_properties(device)
         told |= {
             "name": properties.name,
+            "uuid": gpu_uuid(device),
             "memory": properties.total_memory,
             "capability": f"{properties.major}.{properties.minor}",
             "cuda": torch.version.cuda,

@@ -36,19 +36,14 @@ def taken_by_others(before: CpuTime, after: CpuTime, seconds: float) -> float | 
     return min(max(others / (seconds * (os.cpu_count() or 1)), 0.0), 1.0)
 
 
-def gpu_state(index: str = "0") -> dict[str, float] | None:
+def gpu_state(uuid: str) -> dict[str, float] | None:
     """Utilisation (percent), memory in use (MiB), clock (MHz) and temperature (Celsius) of a GPU before we begin.
 
-    `index` as nvidia-smi takes it (number or UUID); None without nvidia-smi.
+    `uuid`: of torch's device, whose number may be another for nvidia-smi. None without nvidia-smi.
     """
     names = ("utilization.gpu", "memory.used", "clocks.sm", "temperature.gpu")
-    command = ["nvidia-smi", f"--query-gpu={','.join(names)}", "--format=csv,noheader,nounits", "-i", index]
+    command = ["nvidia-smi", f"--query-gpu={','.join(names)}", "--format=csv,noheader,nounits", "-i", uuid]
     with suppress(OSError, ValueError, subprocess.SubprocessError):
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
         return dict(zip(names, (float(v) for v in done.stdout.split(",")), strict=True))
     return None
-
-
-def visible_gpu() -> str:
-    """The GPU that torch will call cuda:0, as nvidia-smi takes it."""
-    return os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"

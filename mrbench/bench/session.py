@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from mrbench.bench.journal import journal_path
 from mrbench.bench.largest_batch import Search
-from mrbench.bench.load import BUSY_GPU, BUSY_SHARE, gpu_state, visible_gpu
+from mrbench.bench.load import BUSY_GPU, BUSY_SHARE, gpu_state
 from mrbench.bench.matrix import Case, label
 from mrbench.bench.measure import Limits
 from mrbench.bench.process import LOOK_SELDOM, DeviceGone, available_memory, raise_mistake, run_fresh, size_text
@@ -62,7 +62,7 @@ def open_record(path: Path, plan: Plan, device: dict[str, Any]) -> Record:
     if why := device.get("no_gpu"):
         record.warnings.append(f"there is a GPU, but it was not used: {why}")
     if plan.device == "cuda":
-        record.before = gpu_state(visible_gpu())
+        record.before = gpu_state(device["uuid"])
         busy = record.before["utilization.gpu"] if record.before else 0.0
         if busy > BUSY_GPU:
             record.warnings.append(f"the GPU was {busy:.0f} % busy with something else before we began")

@@ -37,7 +37,8 @@ ANSWER = {
     "telemetry": {"source": None},
 }
 CPU = {"type": "cpu", "threads": 1, "refusals": {"fp32": None, "bf16": None, "tf32": "needs a GPU"}}
-GPU = {"type": "cuda", "name": "A GPU", "memory": 1 << 34, "count": 1, "refusals": dict.fromkeys(plans.PRECISIONS)}
+GPU = {"type": "cuda", "name": "A GPU", "uuid": "GPU-1", "memory": 1 << 34, "count": 1}
+GPU |= {"refusals": dict.fromkeys(plans.PRECISIONS)}
 LOST = "AcceleratorError: CUDA error: unspecified launch failure"
 OLD = (
     "CUDA initialization: The NVIDIA driver on your system is too old (found version 11040). Please update your GPU "
@@ -55,7 +56,7 @@ class Machine:
         self.describe: Callable[[], Ending] = lambda: Ending("done", "", 0.1, {"kind": "done", **device})
         provenance = session.collect()
         monkeypatch.setattr(session, "collect", lambda: provenance)
-        monkeypatch.setattr(session, "gpu_state", lambda _index: None)
+        monkeypatch.setattr(session, "gpu_state", lambda _uuid: None)
         monkeypatch.setattr(session, "run_fresh", self.run)
         monkeypatch.setattr(trying, "run_fresh", self.run)
         monkeypatch.setattr(trying, "make_group", lambda _limit: None)
@@ -236,7 +237,7 @@ def test_a_gpu_that_was_not_used_is_warned_about(monkeypatch: pytest.MonkeyPatch
 def test_memory_that_others_hold_is_warned_about(
     gpu: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "gpu_state", lambda _index: {"utilization.gpu": 0.0, "memory.used": 20480.0})
+    monkeypatch.setattr(session, "gpu_state", lambda _uuid: {"utilization.gpu": 0.0, "memory.used": 20480.0})
     assert "Warning: 20.00 GiB of the GPU's memory were taken before we began" in bench(tmp_path / "r.json").stdout
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mrbench.bench.load import gpu_state
 from mrbench.bench.matrix import Case
 from mrbench.bench.record import Measurement
 from mrbench.bench.session import suspicions
@@ -163,3 +164,14 @@ def test_energy_is_unknown_where_a_gpu_does_not_tell() -> None:
     told = Gpu(FakeNvml(TotalEnergyConsumption=[1000, 2000]), "GPU-1")
     assert EnergyMeter([told, Gpu(FakeNvml(), "GPU-1")], 10.0).joules() is None
     assert EnergyMeter([], None).joules() is None
+
+
+def test_the_driver_is_asked_for_the_gpu_that_torch_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """nvidia-smi counts GPUs by their place on the bus, CUDA the fastest first."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text('#!/bin/sh\n[ "$*" = "${*%-i GPU-1}" ] && exit 6\necho "7, 1024, 1980, 41"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    wanted = {"utilization.gpu": 7, "memory.used": 1024, "clocks.sm": 1980, "temperature.gpu": 41}
+    assert gpu_state("GPU-1") == wanted
+    assert gpu_state("GPU-2") is None
