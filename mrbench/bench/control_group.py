@@ -141,7 +141,8 @@ def _parents(version: Version, hierarchy: Path, own: Path) -> Iterator[Path]:
             if version is V2:
                 limits = "memory" in (folder / "cgroup.subtree_control").read_text().split()
             else:
-                limits = (folder / version.limit).exists()
+                # Systems that imitate Linux may take a limit and not keep it: these do not count what they kill.
+                limits = all((folder / name).exists() for name in (version.limit, version.events))
             if limits and os.access(folder, os.W_OK):
                 yield folder
 

@@ -37,8 +37,6 @@ class RunRecord:
     state: str
     problem: str = ""
     folder: Path | None = None
-    iteration: int = 0
-    iterations: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     images: int | None = None
     notes: tuple[str, ...] = ()
@@ -138,8 +136,6 @@ def read_record(run: Run, arm: str, seed: int) -> RunRecord:
         state=state,
         problem=problem,
         folder=run.folder,
-        iteration=iteration,
-        iterations=status.iterations,
         metrics=numbers if done else {},
         images=evaluation.get("images"),
         notes=notes if done else (),

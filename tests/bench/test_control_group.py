@@ -58,6 +58,9 @@ def test_of_version_1_a_group_lies_in_our_own_or_in_the_nearest_that_is_there(tm
     (tmp_path / "memory/box").mkdir(parents=True)
     for folder in ("memory", "memory/box"):
         (tmp_path / folder / "memory.limit_in_bytes").write_text("9223372036854771712")
+    assert make_group(123, tmp_path, Path("box")) is None  # kills are not counted, so perhaps there are none
+    for folder in ("memory", "memory/box"):
+        (tmp_path / folder / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 0\n")
     for own, parent in (("box", "memory/box"), ("elsewhere/in/the/host", "memory")):
         group = make_group(123, tmp_path, Path(own))
         assert group is not None
