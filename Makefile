@@ -49,17 +49,20 @@ bench: $(INSTALLED)
 R50 = model=mask_rcnn_r50_fpn runtime.device=cuda --precision fp32,tf32,fp16,bf16 --image-size 800x1333,1024x1024
 CARD = results/gpu/$(shell nvidia-smi --query-gpu=name --format=csv,noheader -i 0 2>/dev/null | tr 'A-Z ' 'a-z-')
 GPUS = $(shell nvidia-smi -L 2>/dev/null | wc -l)
+, := ,
+# Of a `make gpu` that was stopped the record that was under way goes on; a complete one stays as it is.
+record = if grep -qs '^ "state": "completed"' $(1); then echo "$(1) is complete"; \
+    else $(MRBENCH) gpu-bench $(2) $(if $(BUDGET),--budget $(BUDGET)) --out $(1); fi
 gpu: $(INSTALLED)
 	@nvidia-smi -L >/dev/null 2>&1 || { echo "make gpu needs an NVIDIA GPU and its driver (nvidia-smi)" >&2; exit 2; }
 	$(BIN)/python3 -m pytest tests/gpu $(PYTEST_ARGS)
 	mkdir -p results/gpu
-	-$(MRBENCH) gpu-bench $(R50) --mode train,infer --batch 1,2,4,8,16 --peer torchvision \
-	    $(if $(BUDGET),--budget $(BUDGET),--largest-batch) --out $(CARD).json
-	-$(MRBENCH) gpu-bench $(R50) --mode train --batch 4 --channels-last off,on --compile off,on --repeats 5 \
-	    $(if $(BUDGET),--budget $(BUDGET)) --out $(CARD)-layouts.json
-	-test $(GPUS) -eq 1 || $(MRBENCH) gpu-bench $(R50) --mode train --batch 4 --devices 1,$(GPUS) \
-	    $(if $(BUDGET),--budget $(BUDGET)) --out $(CARD)-devices.json
-	$(MRBENCH) report --bench $(CARD)*.json --out results/gpu
+	-$(call record,$(CARD).json,$(R50) --mode train$(,)infer --batch 1$(,)2$(,)4$(,)8$(,)16 --peer torchvision \
+	    $(if $(BUDGET),,--largest-batch))
+	-$(call record,$(CARD)-layouts.json,$(R50) --mode train --batch 4 --channels-last off$(,)on --compile off$(,)on \
+	    --repeats 5)
+	-test $(GPUS) -eq 1 || { $(call record,$(CARD)-devices.json,$(R50) --mode train --batch 4 --devices 1$(,)$(GPUS)); }
+	$(MRBENCH) report --bench $$(ls $(CARD).json $(CARD)-layouts.json $(CARD)-devices.json 2>/dev/null) --out results/gpu
 
 clean:
 	rm -rf $(VENV) demo build dist

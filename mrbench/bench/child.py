@@ -135,7 +135,9 @@ def main(folder: Path) -> None:
         if not means_out_of_memory(text) and not device_trouble(text):
             raise
         kind = "memory" if means_out_of_memory(text) else "device"
-        answer = {"kind": kind, "why": text.splitlines()[0]}
+        lines = text.splitlines()  # of a process among several the traceback, whose last line says why
+        said = [line for line in lines if means_out_of_memory(line) or device_trouble(line)]
+        answer = {"kind": kind, "why": said[-1].strip() if said else lines[0]}
     answer["peak_resident"] = peak_resident("self")
     (folder / "answer.json").write_text(json.dumps(answer))
     # At once: taking the interpreter and torch down touches 100 MiB of libraries that the work never did, which

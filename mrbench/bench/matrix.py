@@ -47,12 +47,13 @@ def combine(
     batches: dict[str, list[int]],
     image_sizes: dict[str, list[list[int]]],
     precisions: dict[str, list[str]],
-    layouts: Sequence[bool],
-    compiled: Sequence[bool],
+    layouts: dict[str, list[bool]],
+    compiled: dict[str, list[bool]],
     devices: Sequence[int],
     own_pictures: bool,
 ) -> list[Case]:
-    """Everything with everything, each row once. `batches` by mode, `image_sizes` and `precisions` by model.
+    """Everything with everything, each row once. `batches` by mode; by model `image_sizes`, `precisions`, `layouts`
+    (channels-last or not) and `compiled`.
 
     own_pictures: the inputs are a data set's, so that no picture size is stated.
     """
@@ -60,7 +61,7 @@ def combine(
     for model, mode in product(models, modes):
         sizes = image_sizes[model]
         for size, batch, channels_last, code, precision, count in product(
-            sizes, batches[mode], layouts, compiled, precisions[model], devices
+            sizes, batches[mode], layouts[model], compiled[model], precisions[model], devices
         ):
             case = Case(mode, model, precision, batch, list(size), channels_last, code, count)
             if mode not in OF_A_NETWORK:

@@ -74,8 +74,9 @@ class Stopwatch:
         self.synchronise()
         self.start = self.clock()
 
-    def end(self) -> float:
-        """Seconds since `begin`."""
+    def end(self, look: Callable[[], object] = lambda: None) -> float:
+        """Seconds since `begin`. `look` is called once all is queued, while the device may still be at work."""
+        look()
         self.synchronise()
         return self.clock() - self.start
 
@@ -145,7 +146,7 @@ def measure(
 
     A block is a whole number of cycles through the inputs, the fewest that last `limits.block_seconds`. Within a
     block nothing waits for the device. `look` is called in each block once all of its steps are queued, which is
-    while a GPU still works on them.
+    while a GPU may still work on them.
     """
     warmup = warm_up(step, watch, cycle, limits, agree)
     steps = steps_lasting(limits.block_seconds, warmup.step_seconds, cycle)
@@ -155,8 +156,7 @@ def measure(
         watch.begin()
         for _ in range(steps):
             step()
-        look()
-        blocks.append(watch.end())
+        blocks.append(watch.end(look))
     return Timing(warmup, steps, blocks)
 
 

@@ -164,8 +164,8 @@ def make_plan(
         {m: batches or BATCH[m] + [THROUGHPUT] * (gpu and m == "infer") for m in modes},
         {name: given_sizes or [usual_size(config)] for name, config in configs.items()},
         {name: precisions or _precisions(config, written[name], device) for name, config in configs.items()},
-        layouts or [first.runtime.channels_last],
-        codes or [first.runtime.compile],
+        {name: layouts or [config.runtime.channels_last] for name, config in configs.items()},
+        {name: codes or [config.runtime.compile] for name, config in configs.items()},
         counts or [1],
         kind_of_inputs == "data",
     )

@@ -36,6 +36,7 @@ from mrbench.bench.process import peak_resident
 from mrbench.bench.split import EventMarks, HostMarks, split_step
 from mrbench.bench.streams import prepare_end_to_end, prepare_loader
 from mrbench.bench.telemetry import Telemetry
+from mrbench.bench.trouble import means_out_of_memory
 from mrbench.bench.workload import Prepared, Workload, prepare
 from mrbench.config.schema import RunConfig
 from mrbench.engine.distributed import World, choose_device, from_main, process_group, set_threads
@@ -180,13 +181,19 @@ def against_peer(prepared: Prepared, workload: Workload, watch: Stopwatch, limit
     }
 
 
-def _work(prepared: Prepared, case: Case, device: torch.device) -> dict[str, float]:
+def _work(prepared: Prepared, case: Case, device: torch.device) -> dict[str, float] | None:
+    """None where there is no memory for it, above all uncompiled: the row is what it is without."""
     assert case.precision is not None
-    return {
-        "flops": count_flops(prepared.step, prepared.cycle),
-        "peak_flops": peak_flops(case.precision, device),
-        "peak_copy": peak_copy(device),
-    }
+    try:
+        return {
+            "flops": count_flops(prepared.step, prepared.cycle),
+            "peak_flops": peak_flops(case.precision, device),
+            "peak_copy": peak_copy(device),
+        }
+    except (RuntimeError, MemoryError) as error:
+        if not means_out_of_memory(f"{type(error).__name__}: {error}"):
+            raise
+        return None
 
 
 def count_flops(step: Callable[[], object], cycle: int) -> float:
@@ -199,7 +206,7 @@ def count_flops(step: Callable[[], object], cycle: int) -> float:
 
 
 def settings(case: Case, config: RunConfig, device: torch.device, watch: Stopwatch) -> dict[str, Any]:
-    """What was on and off, and what a figure includes. TF32 and cuDNN are null where there is no GPU."""
+    """What was on and off, and what a figure includes. Where there is no GPU, TF32 is off and cuDNN's is null."""
     cuda = device.type == "cuda"
     return {
         "included": INCLUDED[case.mode],
@@ -212,6 +219,6 @@ def settings(case: Case, config: RunConfig, device: torch.device, watch: Stopwat
         "compile": case.compile,
         "channels_last": case.channels_last,
         "activation_checkpointing": config.runtime.activation_checkpointing,
-        "exchange": config.runtime.backend if case.devices > 1 else None,
+        "exchange": dist.get_backend() if dist.is_initialized() else None,
         "threads": torch.get_num_threads(),
     }

@@ -14,7 +14,7 @@ from mrbench.bench.load import BUSY_GPU, BUSY_SHARE, gpu_state
 from mrbench.bench.matrix import Case, label
 from mrbench.bench.measure import Limits
 from mrbench.bench.process import LOOK_SELDOM, DeviceGone, available_memory, raise_mistake, run_fresh, size_text
-from mrbench.bench.record import Measurement, Plan, Record, is_finished, measured, read, write
+from mrbench.bench.record import Measurement, Plan, Record, is_finished, measured, read, read_any, write
 from mrbench.bench.telemetry import Telemetry
 from mrbench.bench.trouble import device_trouble
 from mrbench.bench.trying import SEARCHED, TryFailed, carry_out_search, searches
@@ -46,30 +46,49 @@ def describe_device(config_yaml: str) -> dict[str, Any]:
         raise UserError(ending.why, ending.answer.get("hint", ""))
     if trouble := device_trouble(ending.why):
         raise UserError(f"{trouble.what}: {ending.why}", trouble.hint)
+    if ending.kind == "memory":
+        raise UserError(f"there is no memory left to begin with: {ending.why}", "`nvidia-smi` lists who has a GPU's.")
     if ending.kind != "done":
         raise RuntimeError(f"the device could not be asked: {ending.why}\n{ending.answer.get('output', '')}")
     return {name: value for name, value in ending.answer.items() if name not in ("kind", "peak_resident")}
 
 
-def open_record(path: Path, plan: Plan, device: dict[str, Any]) -> Record:
-    """The unfinished record at `path` when it is of the same plan, machine and software; otherwise a new one."""
+def check_out(path: Path) -> None:
+    """Raises UserError where a record at `path` would take the place of something else."""
+    if path.suffix == ".csv":
+        what = f"--out {path}: the record is JSON, with a CSV of the same name beside it"
+        raise UserError(what, f"Give --out {path.with_suffix('.json')}.")
+    if path.exists():
+        try:
+            read_any(path)
+        except UserError as error:
+            raise UserError(f"--out {path} is there and is no benchmark record", "Give another name.") from error
+
+
+def gpu_before(plan: Plan, device: dict[str, Any]) -> dict[str, float] | None:
+    """What the GPU does before this benchmark gives it something to do."""
+    return gpu_state(device["uuid"]) if plan.device == "cuda" else None
+
+
+def open_record(path: Path, plan: Plan, device: dict[str, Any], before: dict[str, float] | None = None) -> Record:
+    """The unfinished record at `path` when it is of the same plan, machine and software; otherwise a new one.
+
+    `before`: see `gpu_before`.
+    """
     provenance = collect()
     if path.exists() and not is_finished(path):
         found = read(path)
         if (found.plan, found.device) == (plan, device) and _made_by(found.provenance) == _made_by(provenance):
             return found
-    record = Record(plan, now(), device, provenance)
+    record = Record(plan, now(), device, provenance, before=before)
     if why := device.get("no_gpu"):
         record.warnings.append(f"there is a GPU, but it was not used: {why}")
-    if plan.device == "cuda":
-        record.before = gpu_state(device["uuid"])
-        busy = record.before["utilization.gpu"] if record.before else 0.0
-        if busy > BUSY_GPU:
-            record.warnings.append(f"the GPU was {busy:.0f} % busy with something else before we began")
-        taken = record.before["memory.used"] if record.before else 0.0
-        if taken > TAKEN_MEMORY:
-            size = size_text(taken * 2**20)
-            record.warnings.append(f"{size} of the GPU's memory were taken before we began: less was left to fit into")
+    if before is not None and before["utilization.gpu"] > BUSY_GPU:
+        busy = f"{before['utilization.gpu']:.0f} % busy with something else"
+        record.warnings.append(f"the GPU was {busy} before we began")
+    if before is not None and before["memory.used"] > TAKEN_MEMORY:
+        size = size_text(before["memory.used"] * 2**20)
+        record.warnings.append(f"{size} of the GPU's memory were taken before we began: less was left to fit into")
     return record
 
 
@@ -85,12 +104,12 @@ def carry_out(path: Path, record: Record, watch: Watcher) -> Record:
         DeviceGone: the GPU is gone, or somebody else has it.
         Preempted: Ctrl-C, or a cluster's end of a job's time.
     """
-    with StopSignal(_stop):
+    with StopSignal(stop_at_once):
         return _carry_out(path, record, watch)
 
 
-def _stop(signum: int) -> None:
-    """At once: what is running is killed, and measured anew when the benchmark goes on."""
+def stop_at_once(signum: int) -> None:
+    """What is running is killed, and measured anew when the benchmark goes on."""
     raise Preempted(signum)
 
 

@@ -21,7 +21,7 @@ from mrbench.bench.workload import (
 )
 from mrbench.config.schema import RunConfig
 from mrbench.data.batch import Batch
-from mrbench.data.loader import train_loader
+from mrbench.data.loader import train_loader, workers
 from mrbench.data.sources import open_split
 from mrbench.engine.distributed import World
 from mrbench.engine.step import TrainStep
@@ -62,10 +62,10 @@ class Stream:
 
 
 def prepare_loader(config: RunConfig, workload: Workload, device: torch.device, world: World) -> Prepared:
-    """Batches as fast as they come, with `runtime.num_workers`; nothing is computed with them."""
+    """Batches as fast as they come, with as many workers as training has; nothing is computed with them."""
     config = of_case(config, workload.case)
     stream = Stream(config, device, world)
-    return Prepared(stream.read, 1, lambda: {**stream.facts(), "workers": config.runtime.num_workers})
+    return Prepared(stream.read, 1, lambda: {**stream.facts(), "workers": workers(config)})
 
 
 def prepare_end_to_end(config: RunConfig, workload: Workload, device: torch.device, world: World) -> Prepared:
@@ -88,7 +88,7 @@ def prepare_end_to_end(config: RunConfig, workload: Workload, device: torch.devi
 
     def facts() -> dict[str, Any]:
         of_step = training_facts(model, config, seen[0], last, proposals_text(config, given))
-        return {**of_step, **stream.facts(), "workers": config.runtime.num_workers}
+        return {**of_step, **stream.facts(), "workers": workers(config)}
 
     calls: list[Call] = [(stream, "read", "data"), (stream, "copy", "copy"), *calls_of_training(train)]
     return Prepared(step, 1, facts, calls, unsynchronised(train, world))

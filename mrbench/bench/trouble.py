@@ -5,6 +5,7 @@ from dataclasses import dataclass
 OUT_OF_MEMORY = (  # in small letters
     *("out of memory", "bad_alloc", "can't allocate memory", "cannot allocate memory", "memoryerror"),
     *("cudnn_status_alloc_failed", "cublas_status_alloc_failed", "failed to allocate"),
+    "cublas_status_not_initialized",  # what cublasCreate says where the card is too full for its handle
     # ATen/native/cudnn/Conv_v8.cpp: what is left to say once the workspace of every algorithm was too much
     "unable to find an engine to execute this computation",
 )
@@ -26,6 +27,11 @@ DEVICE_TROUBLES = (
         "the NVIDIA driver is too old for this torch",
         "Update the driver, or install a torch that was built for an older CUDA: "
         "https://pytorch.org/get-started/previous-versions.",
+    ),
+    Trouble(  # cudaErrorNoKernelImageForDevice
+        ("no kernel image is available",),
+        "this torch was not built for a GPU of this kind",
+        "Install a torch that was: https://pytorch.org/get-started/previous-versions, or give runtime.device=cpu.",
     ),
     Trouble(  # cudaErrorDevicesUnavailable; a GPU in exclusive mode, or one that MIG or MPS has taken
         ("busy or unavailable",),

@@ -27,7 +27,8 @@ def gpu_bench_command(
         str | None,
         typer.Option(
             "--precision",
-            help="fp32, tf32, fp16, bf16, or several with commas.  [default: the configuration's; all on a GPU]",
+            help="fp32, tf32, fp16, bf16, or several with commas.  [default: the configuration's; on a GPU all, "
+            "unless a recipe or precision is chosen]",
         ),
     ] = None,
     batch: Annotated[
@@ -42,7 +43,8 @@ def gpu_bench_command(
         str | None,
         typer.Option(
             "--image-size",
-            help="Height x width in pixels, as 800x1333, or several with commas.  [default: the recipe's]",
+            help="Height x width in pixels, as 800x1333, or several with commas.  [default: the configuration's; "
+            "on a GPU 800x1333 unless a model, recipe or data is chosen]",
         ),
     ] = None,
     channels_last: Annotated[
@@ -69,7 +71,7 @@ def gpu_bench_command(
         ),
     ] = None,
     inputs: Annotated[
-        str, typer.Option("--inputs", help="synthetic, or data: the first pictures of the data set.")
+        str, typer.Option("--inputs", help="synthetic, or data: the first batches of the data set.")
     ] = "synthetic",
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Blocks, of a second or more each.")] = 10,
     largest_batch: Annotated[
@@ -77,7 +79,10 @@ def gpu_bench_command(
     ] = False,
     memory_limit: Annotated[
         str | None,
-        typer.Option("--memory-limit", help="As 2GiB: what may be used.  [default: what the device has]"),
+        typer.Option(
+            "--memory-limit",
+            help="As 2GiB: what may be used, on a GPU by the search only.  [default: what there is]",
+        ),
     ] = None,
     peer: Annotated[
         str | None,
@@ -126,6 +131,7 @@ def gpu_bench_command(
     from mrbench.bench.fitting import within_budget
     from mrbench.bench.plan import default_path, make_plan
     from mrbench.bench.telling import comparison_lines, heading, left_out_lines
+    from mrbench.engine.signals import StopSignal
     from mrbench.runs.files import write_text
     from mrbench.runs.provenance import collect
 
@@ -152,9 +158,12 @@ def gpu_bench_command(
         budget=budget,
     )
     path = out or default_path(root_folder(root) / "bench", plan, device, collect())
-    with _watcher(plan) as watcher:
+    session.check_out(path)
+    before = session.gpu_before(plan, device)
+    nothing = "Nothing was measured yet."
+    with run_ending(failed=nothing, stopped=nothing), StopSignal(session.stop_at_once), _watcher(plan) as watcher:
         plan = within_budget(plan, device, path, watcher)
-    record = session.open_record(path, plan, device)
+    record = session.open_record(path, plan, device, before)
     if earlier is not None and not compare_anyway:
         check_comparable(earlier, record)
     typer.echo(heading(record))
@@ -173,9 +182,8 @@ def gpu_bench_command(
     if lines := comparison_lines(record.measurements):
         typer.echo("\n".join(lines) + "\n")
     typer.echo(f"Record: {path} (and .csv)")
-    _judge(record)
-    if earlier is not None:
-        _compare(earlier, record, session_noise / 100)
+    slower = earlier is not None and _compare(earlier, record, session_noise / 100)
+    _judge(record, slower)
 
 
 def _earlier(path: Path, anyway: bool) -> "Record":
@@ -185,15 +193,14 @@ def _earlier(path: Path, anyway: bool) -> "Record":
     return read_any(path) if anyway else read(path)
 
 
-def _compare(earlier: "Record", record: "Record", session_noise: float) -> None:
-    """What has changed since the earlier record, and exit code 3 where something is slower."""
+def _compare(earlier: "Record", record: "Record", session_noise: float) -> bool:
+    """Tells what has changed since the earlier record; whether something is slower."""
     from mrbench.bench.comparing import SLOWER, change_lines, changes
 
     found = changes(earlier, record, session_noise)
     typer.echo(f"\nAgainst the record of {earlier.started[:10]}:")
     typer.echo("\n".join(f"  {line}" for line in change_lines(found, session_noise)))
-    if any(change.verdict == SLOWER for change in found):
-        raise typer.Exit(3)
+    return any(change.verdict == SLOWER for change in found)
 
 
 def _arms(overrides: list[str]) -> tuple[list[str], dict[str, list[str]] | None]:
@@ -210,13 +217,15 @@ def _arms(overrides: list[str]) -> tuple[list[str], dict[str, list[str]] | None]
     return [*study.base, f"seed={study.seeds[0]}"], {arm.name: list(arm.overrides) for arm in study.arms}
 
 
-def _judge(record: "Record") -> None:
-    """Exit code 1 when something failed, a message when not one figure came out."""
+def _judge(record: "Record", slower: bool) -> None:
+    """Exit code 1 when something failed, 3 when something is slower, a message when not one figure came out."""
     problems = [row.note for row in record.measurements if row.state == "failed"]
     refusals = record.device["refusals"]
     problems += [s.note for s in record.searches if s.note and not refusals[s.case.precision]]
     if problems:
         raise typer.Exit(1)
+    if slower:
+        raise typer.Exit(3)
     if not any(row.state == "measured" for row in record.measurements):
         row = record.measurements[0]
         raise UserError(

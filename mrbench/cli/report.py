@@ -28,7 +28,10 @@ def report_command(
     ] = None,
     out: Annotated[
         str | None,
-        typer.Option("--out", help="Folder for the files; - prints one format; otherwise ROOT/results/STUDY."),
+        typer.Option(
+            "--out",
+            help="Folder for the files; - prints one format; otherwise ROOT/results/STUDY (of speed: speed).",
+        ),
     ] = None,
     metrics: Annotated[
         str | None, typer.Option("--metrics", help="Such as box/AP,mask/AP75; otherwise the study's own.")

@@ -78,9 +78,13 @@ def _leave_process_group(worker: int) -> None:
     os.setpgid(0, 0)
 
 
+def workers(config: RunConfig) -> int:
+    """Processes that read: more than there are cores would only be in each other's way."""
+    return min(config.runtime.num_workers, cores())
+
+
 def _iterate(batches: Dataset, config: RunConfig) -> Iterator[Any]:
-    # More than there are cores would only be in each other's way.
-    num_workers = min(config.runtime.num_workers, cores())
+    num_workers = workers(config)
     # Forked workers start at once and share the annotations; they touch neither a GPU nor torch's thread pool (torch
     # gives each a single thread). Where there is no fork, the data set is pickled into them.
     context = multiprocessing.get_context("fork") if num_workers and sys.platform == "linux" else None

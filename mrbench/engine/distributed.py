@@ -173,7 +173,8 @@ def process_group(
     except RuntimeError as error:
         if not is_of_exchange(error):
             raise
-        silent = "timed out" in str(error).lower()
+        # gloo, NCCL, and the store where a process never came
+        silent = any(words in str(error).lower() for words in ("timed out", "timeout"))
         raise (ProcessSilent(runtime.timeout) if silent else ProcessDied(None)) from error
     # Not after an exception: taking the group down can wait for a process that is gone.
     dist.destroy_process_group()

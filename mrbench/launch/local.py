@@ -73,17 +73,17 @@ class LocalExecutor(Executor):
         return JobState.QUEUED if pools[record.submission] else JobState.ENDED
 
     def cancel(self, run_ids: Collection[str]) -> None:
-        for run_id, record in self._records(run_ids):
-            run = self.root / "runs" / run_id
-            state = self._state(run_id, record, {})
-            if state is JobState.ENDED:
-                continue
+        states = [(r, record, self._state(r, record, {})) for r, record in self._records(run_ids)]
+        going = [each for each in states if each[2] is not JobState.ENDED]
+        for run_id, *_ in going:  # all of them first, or a pool would begin one in the place of another
+            file = stop_file(self.root / "runs" / run_id)
             try:
-                stop_file(run).touch()
+                file.touch()
             except OSError as error:
-                raise cannot_write(stop_file(run), error) from error
+                raise cannot_write(file, error) from error
+        for run_id, record, state in going:
             if state is JobState.QUEUED:
-                update_job(run, ended=now())
+                update_job(self.root / "runs" / run_id, ended=now())
             else:
                 _signal(record, signal.SIGTERM)
 

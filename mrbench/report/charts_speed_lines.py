@@ -21,11 +21,12 @@ GIB = 2**30
 def scaling(records: Sequence[Record]) -> Figure | None:
     """Images a second of N devices, with N times one as a dashed line."""
     lines: dict[str, dict[int, Ours]] = defaultdict(dict)
-    rows = measured(records)
+    # What one device does counts as measured in the same record as what several do.
+    rows = measured(sorted(records, key=lambda record: -len({m.case.devices for m in record.measurements})))
     for row in rows:
         group = group_name(row.hardware, row.case, rows)
         name = f"{row.case.mode} {row.case.precision or ''}, batch {row.case.batch}, {group}"
-        lines[name][row.case.devices] = row
+        lines[name].setdefault(row.case.devices, row)
     lines = {name: points for name, points in lines.items() if len(points) > 1}
     if not lines:
         return None

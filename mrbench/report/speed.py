@@ -115,15 +115,20 @@ def group_name(hardware: str, case: Case, rows: Sequence[Ours]) -> str:
 
 
 def is_r50_fpn(config_yaml: str) -> bool:
-    """Whether it is the network of the public tables: Mask R-CNN on a ResNet-50 with FPN, at its usual widths."""
+    """Whether it is the network of the public tables: Mask R-CNN on a ResNet-50 with FPN, frozen batch norm, two fully
+    connected layers for boxes and four convolutions for masks, at its usual widths."""
     model = yaml.safe_load(config_yaml)["model"]
-    body, neck, head = model["backbone"], model["neck"], model["box_head"]
+    body, neck, head, mask = (model[part] for part in ("backbone", "neck", "box_head", "mask_head"))
     return (
         (body["kind"], body["depth"], body["width"], body["groups"]) == ("resnet", 50, 64, 1)
-        and (neck["kind"], neck["channels"]) == ("fpn", 256)
-        and model["mask_head"]["enabled"]
+        and (body["norm"], neck["norm"], head["norm"], mask["norm"]) == ("frozen_bn", "none", "none", "none")
+        and not (body["deformable"] or body["non_local"] or body["dilated_c5"])
+        and (neck["kind"], neck["channels"], model["rpn"]["mode"]) == ("fpn", 256, "joint")
+        and (head["kind"], head["convs"], head["fcs"], head["fc_channels"]) == ("fc", 0, 2, 1024)
         and not head["cascade"]
-        and not body["deformable"]
+        and mask["enabled"]
+        and (mask["kind"], mask["convs"], mask["channels"]) == ("fcn", 4, 256)
+        and not model["keypoint_head"]["enabled"]
     )
 
 

@@ -1,5 +1,6 @@
 """However a benchmark ends: one message, an exit code that says which end it was, and what was measured is kept."""
 
+import json
 import os
 import signal
 import warnings
@@ -12,15 +13,16 @@ import torch
 from click.testing import Result
 from typer.testing import CliRunner
 
+from mrbench.bench import child, fitting, session, trying
 from mrbench.bench import plan as plans
 from mrbench.bench import record as records
-from mrbench.bench import session, trying
 from mrbench.bench.child import describe
 from mrbench.bench.largest_batch import Worst
 from mrbench.bench.process import Ending
 from mrbench.bench.trouble import device_trouble, means_out_of_memory
 from mrbench.cli.app import app
 from mrbench.config.composer import compose
+from mrbench.engine.failures import ProcessFailed
 from mrbench.errors import UserError
 
 ANSWER = {
@@ -204,6 +206,56 @@ def test_a_gpu_that_cannot_be_used_is_one_message(gpu: Machine, tmp_path: Path, 
     assert not list(tmp_path.iterdir())
 
 
+def test_a_gpu_that_others_have_filled_is_one_message(gpu: Machine, tmp_path: Path) -> None:
+    gpu.describe = lambda: Ending("memory", "OutOfMemoryError: CUDA out of memory.", 1.0)
+    result = bench(tmp_path / "r.json")
+    assert isinstance(result.exception, UserError)
+    assert "no memory left to begin with" in result.exception.what
+    assert "nvidia-smi" in result.exception.hint
+
+
+def test_a_gpu_that_disappears_in_the_quick_look_of_a_budget_is_one_message(
+    gpu: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "run_fresh", lambda *_: Ending("device", LOST, 1.0))
+    result = bench(tmp_path / "r.json", "--budget", "5m")
+    assert result.exit_code == 1
+    assert result.stderr.count("the GPU is gone") == 1
+    assert "Nothing was measured yet." in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_gpu_lost_by_one_of_several_processes_is_told_by_the_line_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = f"process 1:\nTraceback (most recent call last):\n  File x, line 3\ntorch.{LOST}"
+
+    def carry_out(*_: object) -> dict[str, Any]:
+        raise ProcessFailed(text)
+
+    def ended(_code: int) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(child, "carry_out", carry_out)
+    monkeypatch.setattr(child, "end_with_parent", lambda: None)
+    monkeypatch.setattr(os, "_exit", ended)
+    (tmp_path / "task.json").write_text("{}")
+    with pytest.raises(SystemExit):
+        child.main(tmp_path)
+    answer = json.loads((tmp_path / "answer.json").read_text())
+    assert (answer["kind"], answer["why"]) == ("device", f"torch.{LOST}")
+
+
+@pytest.mark.parametrize("name", ["r.csv", "notes.json"])
+def test_a_record_takes_no_other_file_s_place(cpu: Machine, tmp_path: Path, name: str) -> None:
+    (tmp_path / "notes.json").write_text('{"mine": true}')
+    result = bench(tmp_path / name)
+    assert isinstance(result.exception, UserError)
+    assert name in result.exception.what
+    assert (tmp_path / "notes.json").read_text() == '{"mine": true}'
+    assert cpu.measured == []
+
+
 def test_a_gpu_that_is_not_there_is_one_message(cpu: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=r"runtime\.device=cuda, but torch sees no GPU") as caught:
@@ -254,6 +306,7 @@ def test_memory_that_others_hold_is_warned_about(
         ("CUDA error: uncorrectable ECC error encountered", "the GPU is gone"),
         ("CUDA initialization: CUDA unknown error - this may be due to an incorrectly set up environment", "is gone"),
         ("CUDA initialization: CUDA driver initialization failed, you might not have a CUDA gpu.", "the GPU is gone"),
+        ("CUDA error: no kernel image is available for execution on the device", "not built for a GPU of this kind"),
         ("CUDA error: device-side assert triggered", None),
         ("RuntimeError: GET was unable to find an engine to execute this computation", None),  # of no memory for it
         ("RuntimeError: mat1 and mat2 shapes cannot be multiplied", None),

@@ -75,6 +75,16 @@ def test_on_a_gpu_the_paper_s_model_is_measured_in_all_precisions(monkeypatch: p
     assert {(case.model, case.precision) for case in chosen.cases} == {("mask_rcnn_small", "bf16")}
 
 
+def test_rows_of_swept_switches_have_what_their_name_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plans, "describe_device", lambda _config: CPU)
+    arms = {"plain": ["runtime.compile=false"], "both": ["runtime.compile=true", "runtime.channels_last=true"]}
+    plan, _ = plans.make_plan([], arms=arms, mode="train")
+    assert [(c.model, c.compile, c.channels_last) for c in plan.cases] == [
+        ("plain", False, False),
+        ("both", True, True),
+    ]
+
+
 def test_models_sizes_and_switches_are_all_combined(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plans, "describe_device", lambda _config: CPU)
     arms = {"plain": ["model=mask_rcnn_small"], "paper": ["recipe=mask_rcnn_r50_fpn_1x", "precision=bf16"]}

@@ -93,10 +93,11 @@ def test_children_of_a_stopped_process_are_stopped_too(tmp_path: Path) -> None:
     code = (
         "import subprocess, time\n"
         "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
-        "Path(task['note']).write_text(str(p.pid)); time.sleep(600)"
+        "Path(task['note']).write_text(str(p.pid)); kept = b'x' * (300 << 20); time.sleep(600)"
     )
     before = children()
-    run_fresh({"note": str(note)}, timeout=1.5, command=command(code))
+    ending = run_fresh({"note": str(note)}, limit=100 << 20, command=command(code))
+    assert ending.kind == "memory"
     deadline = time.monotonic() + 10
     while not gone(int(note.read_text())) and time.monotonic() < deadline:
         time.sleep(0.05)

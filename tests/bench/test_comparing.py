@@ -145,3 +145,20 @@ def test_the_exit_code_says_whether_something_is_slower(
     assert result.exit_code == code, result.output
     assert "Noise between sessions is counted as 2 %" in result.output
     assert records.read(tmp_path / "after.json").state == "completed"
+
+
+def test_a_row_that_no_longer_fits_is_slower_though_it_is_the_only_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provenance = session.collect()
+    monkeypatch.setattr(session, "collect", lambda: provenance)
+    monkeypatch.setattr(plans, "describe_device", lambda _config: DEVICE)
+    endings = [Ending("done", "", 1.0, ANSWER | {"block_seconds": QUIET}), Ending("memory", "killed", 1.0)]
+    monkeypatch.setattr(session, "run_fresh", lambda *_, **_options: endings.pop(0))
+    arguments = ["gpu-bench", "--mode", "train", "--repeats", "6", "--out"]
+    before = tmp_path / "before.json"
+    assert CliRunner().invoke(app, [*arguments, str(before)], catch_exceptions=False).exit_code == 0
+    after = [*arguments, str(tmp_path / "after.json"), "--compare", str(before)]
+    result = CliRunner().invoke(app, after, catch_exceptions=False)
+    assert result.exit_code == 3, result.output
+    assert "slower" in result.output

@@ -1,5 +1,6 @@
 """The parts of a step, on a clock that the test moves, and of real steps."""
 
+import time
 from typing import Any
 
 import pytest
@@ -90,6 +91,7 @@ def test_the_parts_of_real_steps_add_up_to_them(mode: str, parts: set[str]) -> N
     make = prepare_end_to_end if mode == "end-to-end" else prepare
     prepared = make(compose(TINY), workload(mode), CPU, World())
     marks = HostMarks()
+    marks.now = time.process_time  # type: ignore[method-assign]  # which stands still while others have the core
     begin = marks.now()
     found = split_step(prepared.step, prepared.calls, 3, marks, lambda: None)
     whole = (marks.now() - begin) / 3

@@ -7,7 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
+from mrbench.bench import device
 from mrbench.bench.load import gpu_state
 from mrbench.bench.matrix import Case
 from mrbench.bench.record import Measurement
@@ -175,3 +177,14 @@ def test_the_driver_is_asked_for_the_gpu_that_torch_means(tmp_path: Path, monkey
     wanted = {"utilization.gpu": 7, "memory.used": 1024, "clocks.sm": 1980, "temperature.gpu": 41}
     assert gpu_state("GPU-1") == wanted
     assert gpu_state("GPU-2") is None
+
+
+def test_what_is_asked_of_a_gpu_is_asked_after_the_last_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    event = SimpleNamespace(record=lambda: done.append("event"), elapsed_time=lambda _last: 1500.0)
+    monkeypatch.setattr(torch.cuda, "Event", lambda enable_timing: event)
+    monkeypatch.setattr(device, "synchronise", lambda _device: done.append("wait"))
+    watch = device.EventStopwatch(torch.device("cuda"))
+    watch.begin()
+    assert watch.end(lambda: done.append("look")) == 1.5
+    assert done == ["wait", "event", "event", "look", "wait"]

@@ -2,12 +2,14 @@
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,10 +17,12 @@ import torch
 
 from mrbench.config.compose import changed_for_testing, to_yaml
 from mrbench.config.schema import RunConfig
+from mrbench.config.schema_execution import RuntimeConfig
 from mrbench.data.loader import eval_loader
 from mrbench.data.sources import open_split
-from mrbench.engine.distributed import World, check_processes, world_from_environment
+from mrbench.engine.distributed import World, check_processes, process_group, world_from_environment
 from mrbench.engine.evaluate import evaluate_run
+from mrbench.engine.failures import ProcessDied, ProcessSilent
 from mrbench.engine.train import train
 from mrbench.errors import UserError
 from mrbench.runs.record import Run, list_runs, open_run
@@ -136,9 +140,11 @@ def torchrun_on_two_nodes(*command: str | Path) -> list[str]:
 
 
 def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    """Below those that the system hands out by itself: nobody else gets it until it is used."""
+    while True:
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port := random.SystemRandom().randrange(20000, 32000)))
+            return port
 
 
 def ended(moment: str, command: list[str | Path]) -> subprocess.CompletedProcess[str]:
@@ -350,3 +356,23 @@ def test_more_gpus_than_there_are_is_refused(tiny: Callable[..., RunConfig], mon
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UserError, match="torch sees 1 GPU"):
         check_processes(tiny("runtime.device=cuda", "runtime.devices=2"), World().size)
+
+
+@pytest.mark.parametrize(
+    "said,kind",
+    [
+        ("wait timeout after 10000ms, keys: /default_pg/0//cpu//0", ProcessSilent),  # TCPStore: it never came
+        ("[gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 10000ms for recv operation", ProcessSilent),
+        ("[gloo/transport/tcp/pair.cc:538] Connection closed by peer [127.0.0.1]:41337", ProcessDied),
+    ],
+)
+def test_a_process_that_never_came_is_told_from_one_that_is_gone(
+    said: str, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise torch.distributed.DistBackendError(said)
+
+    monkeypatch.setattr(torch.distributed, "init_process_group", never)
+    world = World(rank=0, size=2)
+    with pytest.raises(kind), process_group(world, torch.device("cpu"), RuntimeConfig(timeout=10)):
+        pass

@@ -16,8 +16,10 @@ PATIENCE = 120.0
 
 
 def diary(root: Path) -> list[dict[str, Any]]:
+    """What is written whole: whoever appends a line may be half-way through it."""
     path = root / "diary.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 def until(holds: Callable[[], bool], what: str) -> None:

@@ -165,6 +165,7 @@ def test_charts_enlarge_and_come_back_where_they_were(desk: Opened) -> None:
     assert desk.page.evaluate("document.activeElement.className") == "enlarge"
     figure.locator("svg").click()
     desk.page.get_by_role("button", name="Close").click()
+    figure.locator("svg").wait_for()
     assert figure.locator("svg").count() == 1
 
 
@@ -178,6 +179,7 @@ def test_pictures_enlarge(browser: Any, files: dict[str, Path]) -> None:
 
 def test_a_command_is_copied(desk: Opened, report: Report) -> None:
     desk.page.evaluate("navigator.clipboard.writeText = async text => { window.copied = text }")
+    desk.page.evaluate("window.setTimeout = () => 0")  # or the button says `Copy` again after a while
     command = desk.page.locator(".command").first
     command.get_by_role("button").click()
     assert desk.page.evaluate("window.copied") == command.locator("code").inner_text()

@@ -70,13 +70,15 @@ def test_only_the_same_network_is_set_beside_the_literature() -> None:
     [fp16, fp32] = speed.comparable([record()])
     assert (fp16.case, fp16.rate) == (CASE, pytest.approx(20, rel=1e-3))  # the best batch, one GPU
     assert fp32.case.precision == "fp32"
-    assert speed.comparable([record("A GPU", "model.backbone.depth=101")]) == []
-    assert (
-        speed.comparable(
-            [record("A GPU", "model.box_head.cascade=[0.5,0.6,0.7]", "model.box_head.class_agnostic=true")]
-        )
-        == []
-    )
+    for others in (
+        ["model.backbone.depth=101"],
+        ["model.box_head.cascade=[0.5,0.6,0.7]", "model.box_head.class_agnostic=true"],
+        ["model.norm=gn"],
+        ["model.box_head.convs=4", "model.box_head.fcs=1"],
+        ["model.mask_head.kind=mlp"],
+        ["model.keypoint_head.enabled=true"],
+    ):
+        assert speed.comparable([record("A GPU", *others)]) == [], others
 
 
 def test_what_differs_is_named() -> None:

@@ -109,7 +109,7 @@ def preemption(cluster: Cluster, root: Path) -> Twice:
 
 
 def scancelled(cluster: Cluster, root: Path) -> Twice:
-    study = named("seed=0,1", "schedule.iterations=100", LONG, FREE)
+    study = named("seed=0,1", "schedule.iterations=150", LONG, FREE)
     sweep = cluster.begin(root, *study)
     until(lambda: running(root), "the runs have begun")
     victim = list_runs(root)[0]
@@ -121,7 +121,7 @@ def scancelled(cluster: Cluster, root: Path) -> Twice:
 
 
 def killed_task(cluster: Cluster, root: Path) -> Twice:
-    study = named("seed=0,1", "schedule.iterations=100", LONG, FREE)
+    study = named("seed=0,1", "schedule.iterations=150", LONG, FREE)
     sweep = cluster.begin(root, *study)
     until(lambda: running(root), "the runs have begun")
     victim = list_runs(root)[0]
@@ -133,7 +133,7 @@ def killed_task(cluster: Cluster, root: Path) -> Twice:
 
 def killed_node(cluster: Cluster, root: Path) -> Twice:
     away = "launcher.additional_parameters=['exclude=n1,n2,n5']"
-    study = named("seed=0", "schedule.iterations=60", LONG, away)
+    study = named("seed=0", "schedule.iterations=100", LONG, away)
     sweep = cluster.begin(root, *study)
     until(lambda: running(root), "the run has begun")
     node = diary(only_run(root))[0][2]
@@ -174,7 +174,7 @@ def rejected(cluster: Cluster, root: Path) -> Twice:
 
 
 def no_accounting(cluster: Cluster, root: Path) -> Twice:
-    study = named("seed=0,1,2", "schedule.iterations=40", LONG)
+    study = named("seed=0,1,2", "schedule.iterations=120", LONG)
     sweep = cluster.begin(root, *study)
     until(lambda: running(root), "the runs have begun")
     victim = list_runs(root)[0]
