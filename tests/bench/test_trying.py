@@ -63,6 +63,17 @@ def allocating(monkeypatch: pytest.MonkeyPatch) -> int:
     return int((base + 14 * MIB) / 0.95) + 1
 
 
+def five_searches(limit: int, folder: Path, says: str) -> list[tuple[int | None, str | None, str | None]]:
+    """What each finds, where it ends, and who ended its tries, for a reason that `says` so."""
+    found = []
+    for k in range(5):
+        search = Search(CASE)
+        carry_out_search(folder / f"{k}.json", record(limit), search, lambda _: None)
+        found.append((search.largest, search.bound, search.limited_by))
+        assert all(says in t.why for t in search.tries if t.ended == "memory")
+    return found
+
+
 def test_five_searches_of_five_find_what_trying_each_finds_with_the_kernel_s_limit(
     allocating: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,12 +83,7 @@ def test_five_searches_of_five_find_what_trying_each_finds_with_the_kernel_s_lim
     group.remove()
     monkeypatch.setattr(trying, "make_group", make_group)
     before = children()
-    found = []
-    for k in range(5):
-        search = Search(CASE)
-        carry_out_search(tmp_path / f"{k}.json", record(allocating), search, lambda _: None)
-        found.append((search.largest, search.bound, search.limited_by))
-        assert all("killed by the kernel" in t.why for t in search.tries if t.ended == "memory")
+    found = five_searches(allocating, tmp_path, "killed by the kernel")
     each = Search(CASE)
     set_up(each, plan(allocating), {})
     endings = [try_batch(plan(allocating), each, batch).ended for batch in range(1, 9)]
@@ -92,12 +98,7 @@ def test_five_searches_of_five_find_what_trying_each_finds_with_the_kernel_s_lim
 @linux
 def test_five_searches_of_five_find_what_trying_each_finds(allocating: int, tmp_path: Path) -> None:
     before = children()
-    found = []
-    for k in range(5):
-        search = Search(CASE)
-        carry_out_search(tmp_path / f"{k}.json", record(allocating), search, lambda _: None)
-        found.append((search.largest, search.bound, search.limited_by))
-        assert all("passed the limit" in t.why for t in search.tries if t.ended == "memory")
+    found = five_searches(allocating, tmp_path, "passed the limit")
     each = Search(CASE)
     set_up(each, plan(allocating), {})
     fits = [batch for batch in range(1, 6) if try_batch(plan(allocating), each, batch).ended == "fits"]
