@@ -97,8 +97,9 @@ def _memory_panels(panels: dict[str, dict[str, dict[int, float]]], limits: dict[
             used[precision] = _line(ax, k, batches, [points[n] for n in batches], precision)
         if title in limits:
             ax.axhline(limits[title], color=FAINT, linewidth=0.9, linestyle=(0, (4, 3)))
-            place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right", "size": 8}
-            ax.annotate(f"limit {limits[title]:.3g} GiB", (1, limits[title]), (-2, -10), **place)
+            place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "size": 8}
+            # on the left, where batches are small: on the right the line of a search ends at its limit
+            ax.annotate(f"limit {limits[title]:.3g} GiB", (0, limits[title]), (4, -10), **place)
         ax.set_title(arm_label(title, 40), size=8.5)
         ax.set_xlabel("images a step")
         ax.set_ylabel("peak memory, GiB")
