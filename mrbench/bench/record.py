@@ -182,7 +182,14 @@ def read(path: Path) -> Record:
 
 def read_any(path: Path) -> Record:
     """Of whatever protocol, if its fields are as today's. Raises UserError where the file is no such record."""
-    found = read_json(path)
+    try:
+        found = read_json(path)
+    except UserError as error:
+        if isinstance(error.__cause__, OSError):
+            raise
+        raise UserError(
+            f"{path} is not a benchmark record: it is not JSON", "mrbench gpu-bench writes them."
+        ) from error
     if found is None:
         raise UserError(f"There is no {path}")
     try:

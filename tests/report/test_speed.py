@@ -207,7 +207,8 @@ def test_a_record_without_a_row_is_not_called_interrupted(refusal: str | None, t
     assert "; interrupted: not all was measured.\n" in speed_page.markdown({"a.json": part}, {})
 
 
-def test_a_file_that_is_no_record_is_one_message(tmp_path: Path) -> None:
-    (tmp_path / "other.json").write_text("{}")
+@pytest.mark.parametrize("text", ["{}", "# A page"])
+def test_a_file_that_is_no_record_is_one_message(text: str, tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text(text)
     with pytest.raises(UserError, match=r"other\.json is not a benchmark record"):
         CliRunner().invoke(app, ["report", "--bench", str(tmp_path / "other.json")], catch_exceptions=False)
